@@ -1,0 +1,73 @@
+// Package aem is the contract of application execution management (AEM): jobs
+// on the grid's machines. Its parts are
+//
+//   - aem/job: the manager of a job, on the machine it was submitted from;
+//   - aem/execution: starts and supervises job units on this machine;
+//   - aem/resource: what this machine offers, as srds.Attributes;
+//   - aem/shadow: the local process that stands for a remote job.
+package aem
+
+import (
+	"context"
+	"time"
+
+	"github.com/xtreemos/xos"
+)
+
+// State of a job, after SAGA (GFD.90).
+type State string
+
+const (
+	New       State = "new"
+	Running   State = "running"
+	Suspended State = "suspended"
+	Done      State = "done"
+	Canceled  State = "canceled"
+	Failed    State = "failed"
+)
+
+// Ended reports whether nothing will change any more.
+func (s State) Ended() bool { return s == Done || s == Canceled || s == Failed }
+
+// Exit is how a job's first process ended: by a code, or by a signal.
+type Exit struct {
+	Code   int
+	Signal int
+}
+
+// Status is how a shell shows it: the code, or 128 + signal.
+func (e Exit) Status() int {
+	if e.Signal != 0 {
+		return 128 + e.Signal
+	}
+	return e.Code
+}
+
+// Exit codes that a shell gives to a command it could not run.
+const (
+	ExitCannotExecute = 126
+	ExitNotFound      = 127
+)
+
+// Usage is what a job has used.
+type Usage struct {
+	CPU    time.Duration
+	Memory int64 // bytes, resident now
+	Peak   int64
+}
+
+// Unit is the part of a job that runs on one machine: its processes, in
+// namespaces and a cgroup of their own. It outlives xos-node, and is found
+// again by a new one.
+type Unit interface {
+	Job() xos.JobID
+	Account() xos.Account
+	State() State
+	Exit() Exit
+	Usage() (Usage, error)
+	// Signal delivers to the job's first process; STOP and CONT freeze and
+	// thaw the whole unit, KILL ends all of it.
+	Signal(ctx context.Context, sig int) error
+	// Wait returns when the unit has ended.
+	Wait(ctx context.Context) (Exit, error)
+}
