@@ -1,0 +1,217 @@
+// Package wallet keeps a grid user's credentials on the machine in front of
+// her: one key with an X.509 and an OpenSSH certificate for each account,
+// below ~/.xos, readable by her only, and in her ssh-agent if she has one.
+//
+// The folder of an account is named like it, so that the OpenSSH client finds
+// the key by itself: IdentityFile ~/.xos/%r/id_ed25519.
+package wallet
+
+import (
+	"crypto/ed25519"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"os"
+	"path/filepath"
+	"sort"
+	"strings"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+
+	"github.com/xtreemos/xos"
+)
+
+// Wallet is a folder of credentials, usually ~/.xos.
+type Wallet struct{ dir string }
+
+// Open gives the wallet at dir; the folder need not exist yet.
+func Open(dir string) Wallet { return Wallet{dir} }
+
+// Default gives the calling user's wallet.
+func Default() (Wallet, error) {
+	home, err := os.UserHomeDir()
+	if err != nil {
+		return Wallet{}, xos.Errorf(xos.Invalid, "finding your home directory: %w", err)
+	}
+	return Open(filepath.Join(home, ".xos")), nil
+}
+
+// Dir is where the wallet is.
+func (w Wallet) Dir() string { return w.dir }
+
+// Request is a new key and the request to certify it.
+type Request struct {
+	key ed25519.PrivateKey
+	// CSR is the PKCS #10 request, DER; it proves possession of the key.
+	CSR []byte
+}
+
+// NewRequest makes a key for an account.
+func NewRequest(a xos.Account) (*Request, error) {
+	_, key, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	csr, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{
+		Subject: pkix.Name{CommonName: a.String()},
+	}, key)
+	if err != nil {
+		return nil, xos.Errorf(xos.Internal, "making a certificate request: %w", err)
+	}
+	return &Request{key: key, CSR: csr}, nil
+}
+
+// Credential is an account's key with its certificates.
+type Credential struct {
+	Account xos.Account
+	// TLS is the key with the X.509 chain.
+	TLS tls.Certificate
+	// SSH is the OpenSSH certificate on the same key.
+	SSH      *ssh.Certificate
+	NotAfter time.Time
+}
+
+// Store puts the answer to a request into the wallet, in place of what the
+// account had, and makes the account the current one. The new credential is
+// complete on disk before the old one is gone.
+func (w Wallet) Store(a xos.Account, r *Request, chain [][]byte, sshLine string) (Credential, error) {
+	if len(chain) == 0 {
+		return Credential{}, xos.Errorf(xos.Invalid, "the answer has no certificate")
+	}
+	leaf, err := x509.ParseCertificate(chain[0])
+	if err != nil {
+		return Credential{}, xos.Errorf(xos.Invalid, "reading the certificate: %w", err)
+	}
+	if pub, ok := leaf.PublicKey.(ed25519.PublicKey); !ok || !pub.Equal(r.key.Public()) {
+		return Credential{}, xos.Errorf(xos.Invalid, "the certificate is for another key")
+	}
+	cert, err := parseSSH(sshLine)
+	if err != nil {
+		return Credential{}, err
+	}
+	sshKey, err := ssh.MarshalPrivateKey(r.key, a.String())
+	if err != nil {
+		return Credential{}, err
+	}
+	pkcs8, err := x509.MarshalPKCS8PrivateKey(r.key)
+	if err != nil {
+		return Credential{}, err
+	}
+	var chainPEM []byte
+	for _, der := range chain {
+		chainPEM = append(chainPEM, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})...)
+	}
+	files := map[string][]byte{
+		"key.pem":             pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8}),
+		"cert.pem":            chainPEM,
+		"id_ed25519":          pem.EncodeToMemory(sshKey),
+		"id_ed25519.pub":      ssh.MarshalAuthorizedKey(cert.Key),
+		"id_ed25519-cert.pub": []byte(strings.TrimSpace(sshLine) + "\n"),
+	}
+	if err := w.replace(a, files); err != nil {
+		return Credential{}, xos.Errorf(xos.KindOf(err), "writing %s: %w", w.path(a), err)
+	}
+	return w.Load(a)
+}
+
+// replace writes the files into a new folder and swaps it for the account's.
+func (w Wallet) replace(a xos.Account, files map[string][]byte) error {
+	if err := os.MkdirAll(w.dir, 0o700); err != nil {
+		return err
+	}
+	fresh, err := os.MkdirTemp(w.dir, ".new-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(fresh)
+	for name, data := range files {
+		if err := os.WriteFile(filepath.Join(fresh, name), data, 0o600); err != nil {
+			return err
+		}
+	}
+	old := w.path(a)
+	aside := fresh + ".old"
+	if err := os.Rename(old, aside); err != nil && !os.IsNotExist(err) {
+		return err
+	}
+	if err := os.Rename(fresh, old); err != nil {
+		return err
+	}
+	if err := os.RemoveAll(aside); err != nil {
+		return err
+	}
+	link := filepath.Join(w.dir, ".current-"+filepath.Base(fresh))
+	if err := os.Symlink(a.String(), link); err != nil {
+		return err
+	}
+	return os.Rename(link, filepath.Join(w.dir, "current"))
+}
+
+func (w Wallet) path(a xos.Account) string { return filepath.Join(w.dir, a.String()) }
+
+// Current gives the account of the last Store; xos.NotFound if there is none.
+func (w Wallet) Current() (xos.Account, error) {
+	target, err := os.Readlink(filepath.Join(w.dir, "current"))
+	if err != nil {
+		return xos.Account{}, xos.Errorf(xos.NotFound, "you are not logged in to the grid").WithHint("xos login USER@VO")
+	}
+	return xos.ParseAccount(target)
+}
+
+// Accounts lists what the wallet holds.
+func (w Wallet) Accounts() []xos.Account {
+	entries, _ := os.ReadDir(w.dir)
+	var list []xos.Account
+	for _, e := range entries {
+		if a, err := xos.ParseAccount(e.Name()); err == nil && e.IsDir() {
+			list = append(list, a)
+		}
+	}
+	sort.Slice(list, func(i, j int) bool { return list[i].String() < list[j].String() })
+	return list
+}
+
+// Load reads an account's credential; it does not judge its validity.
+func (w Wallet) Load(a xos.Account) (Credential, error) {
+	dir := w.path(a)
+	pair, err := tls.LoadX509KeyPair(filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem"))
+	if os.IsNotExist(err) {
+		return Credential{}, xos.Errorf(xos.NotFound, "no credential for %s", a).WithHint("xos login %s", a)
+	} else if err != nil {
+		return Credential{}, xos.Errorf(xos.Invalid, "reading %s: %w", dir, err).WithHint("xos login %s", a)
+	}
+	line, err := os.ReadFile(filepath.Join(dir, "id_ed25519-cert.pub"))
+	if err != nil {
+		return Credential{}, xos.Errorf(xos.Invalid, "reading %s: %w", dir, err).WithHint("xos login %s", a)
+	}
+	cert, err := parseSSH(string(line))
+	if err != nil {
+		return Credential{}, err
+	}
+	return Credential{Account: a, TLS: pair, SSH: cert, NotAfter: pair.Leaf.NotAfter}, nil
+}
+
+// Remove destroys an account's credential; it is no error if there is none.
+func (w Wallet) Remove(a xos.Account) error {
+	if current, err := w.Current(); err == nil && current == a {
+		if err := os.Remove(filepath.Join(w.dir, "current")); err != nil {
+			return err
+		}
+	}
+	return os.RemoveAll(w.path(a))
+}
+
+func parseSSH(line string) (*ssh.Certificate, error) {
+	key, _, _, _, err := ssh.ParseAuthorizedKey([]byte(line))
+	if err != nil {
+		return nil, xos.Errorf(xos.Invalid, "reading the OpenSSH certificate: %w", err)
+	}
+	cert, ok := key.(*ssh.Certificate)
+	if !ok {
+		return nil, xos.Errorf(xos.Invalid, "the answer holds a plain key in place of an OpenSSH certificate")
+	}
+	return cert, nil
+}
