@@ -24,10 +24,17 @@ type Identity struct {
 	xos.Attributes
 	// Serial of the certificate, decimal, unique among those of its CA.
 	Serial string
-	// NotBefore and NotAfter bound its validity.
+	// NotBefore and NotAfter bound its validity. NotBefore is dated back a
+	// little, for machines whose clock is slow.
 	NotBefore, NotAfter time.Time
+	// Issued is when its authority asked the records, to the nanosecond: what
+	// Revocation.Before is compared with.
+	Issued time.Time
 	// Node is set in a delegated credential: the only machine that may use it.
 	Node xos.NodeID
+	// Source is, in a delegated credential, the serial of the certificate that
+	// the user showed: revoking that one ends this one too.
+	Source string
 }
 
 // Service is what a machine's or service's own certificate may do.
@@ -83,11 +90,11 @@ type VO struct {
 type Revocation struct {
 	User xos.UserID `json:"user,omitempty"`
 	VO   xos.VOName `json:"vo,omitempty"`
-	// Serial of a single certificate.
+	// Serial of a single certificate, and of all delegated from it.
 	Serial string `json:"serial,omitempty"`
 	// Node is a machine that may no longer take part.
 	Node xos.NodeID `json:"node,omitempty"`
-	// Before: certificates issued (NotBefore) at or before this are refused.
+	// Before: certificates issued (Identity.Issued) at or before this are refused.
 	Before time.Time `json:"before"`
 	// Reason is for the user: "removed from physics by root".
 	Reason string `json:"reason"`
