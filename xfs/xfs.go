@@ -228,4 +228,6 @@ var (
 	ErrNoAttr   error = &xos.Error{Kind: xos.NotFound, Msg: "no such attribute"}
 	ErrTooMany  error = &xos.Error{Kind: xos.TooLarge, Msg: "too many links"}
 	ErrNameLong error = &xos.Error{Kind: xos.Invalid, Msg: "file name too long"}
+	// ErrCorrupt is data that does not fit its checksum, on a disk or a wire.
+	ErrCorrupt error = &xos.Error{Kind: xos.Internal, Msg: "data does not match its checksum"}
 )
