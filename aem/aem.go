@@ -3,12 +3,15 @@
 //
 //   - aem/job: the manager of a job, on the machine it was submitted from;
 //   - aem/execution: starts and supervises job units on this machine;
-//   - aem/resource: what this machine offers, as srds.Attributes;
-//   - aem/shadow: the local process that stands for a remote job.
+//   - aem/directory: where jobs are and who manages them, in the core;
+//   - aem/unit: the files and the socket by which a job unit is found again;
+//   - aem/supervise: the process that runs and keeps one job unit (xos-job);
+//   - aem/resource: what this machine offers, as srds.Attributes.
 package aem
 
 import (
 	"context"
+	"strings"
 	"time"
 
 	"github.com/xtreemos/xos"
@@ -28,6 +31,25 @@ const (
 
 // Ended reports whether nothing will change any more.
 func (s State) Ended() bool { return s == Done || s == Canceled || s == Failed }
+
+// MaxJobID is the longest job id, in bytes.
+const MaxJobID = 64
+
+// ValidJobID reports whether id may name a job: a lower-case letter, then
+// lower-case letters, digits, '-', '_' or '.', not two dots together. So it
+// is safe as the name of a file and of a cgroup.
+func ValidJobID(id xos.JobID) bool {
+	if len(id) == 0 || len(id) > MaxJobID || id[0] < 'a' || id[0] > 'z' || strings.Contains(string(id), "..") {
+		return false
+	}
+	for i := 0; i < len(id); i++ {
+		c := id[i]
+		if !(c >= 'a' && c <= 'z' || c >= '0' && c <= '9' || c == '-' || c == '_' || c == '.') {
+			return false
+		}
+	}
+	return true
+}
 
 // Exit is how a job's first process ended: by a code, or by a signal.
 type Exit struct {
@@ -65,8 +87,9 @@ type Unit interface {
 	State() State
 	Exit() Exit
 	Usage() (Usage, error)
-	// Signal delivers to the job's first process; STOP and CONT freeze and
-	// thaw the whole unit, KILL ends all of it.
+	// Signal delivers to the job's first process, or to its whole process
+	// group if sig is negative; STOP and CONT freeze and thaw the whole unit,
+	// KILL ends all of it.
 	Signal(ctx context.Context, sig int) error
 	// Wait returns when the unit has ended.
 	Wait(ctx context.Context) (Exit, error)

@@ -1006,16 +1006,17 @@ func (x *SubmitResponse) GetJob() *Job {
 
 type ToJob struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Job           string                 `protobuf:"bytes,1,opt,name=job,proto3" json:"job,omitempty"`                                  // first message only
-	StdoutFrom    int64                  `protobuf:"varint,2,opt,name=stdout_from,json=stdoutFrom,proto3" json:"stdout_from,omitempty"` // first message: bytes already received
-	StderrFrom    int64                  `protobuf:"varint,3,opt,name=stderr_from,json=stderrFrom,proto3" json:"stderr_from,omitempty"`
+	Job           string                 `protobuf:"bytes,1,opt,name=job,proto3" json:"job,omitempty"`                                     // first message only
+	StdoutFrom    int64                  `protobuf:"varint,2,opt,name=stdout_from,json=stdoutFrom,proto3" json:"stdout_from,omitempty"`    // bytes received so far: of the first message, where
+	StderrFrom    int64                  `protobuf:"varint,3,opt,name=stderr_from,json=stderrFrom,proto3" json:"stderr_from,omitempty"`    // to begin; of later ones, what need not be kept
 	StdinOffset   int64                  `protobuf:"varint,4,opt,name=stdin_offset,json=stdinOffset,proto3" json:"stdin_offset,omitempty"` // offset of data
 	Stdin         []byte                 `protobuf:"bytes,5,opt,name=stdin,proto3" json:"stdin,omitempty"`
 	StdinEof      bool                   `protobuf:"varint,6,opt,name=stdin_eof,json=stdinEof,proto3" json:"stdin_eof,omitempty"`
-	Signal        int32                  `protobuf:"varint,7,opt,name=signal,proto3" json:"signal,omitempty"`
+	Signal        int32                  `protobuf:"varint,7,opt,name=signal,proto3" json:"signal,omitempty"` // negative: to the first process's whole group
 	Rows          uint32                 `protobuf:"varint,8,opt,name=rows,proto3" json:"rows,omitempty"`
 	Columns       uint32                 `protobuf:"varint,9,opt,name=columns,proto3" json:"columns,omitempty"`
 	ShadowPid     int32                  `protobuf:"varint,10,opt,name=shadow_pid,json=shadowPid,proto3" json:"shadow_pid,omitempty"` // first message, after a reconnection
+	Watch         bool                   `protobuf:"varint,11,opt,name=watch,proto3" json:"watch,omitempty"`                          // first message: state and signals only, no output
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1120,15 +1121,23 @@ func (x *ToJob) GetShadowPid() int32 {
 	return 0
 }
 
+func (x *ToJob) GetWatch() bool {
+	if x != nil {
+		return x.Watch
+	}
+	return false
+}
+
 type FromJob struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Job           *Job                   `protobuf:"bytes,1,opt,name=job,proto3" json:"job,omitempty"`        // at first, and whenever its state changed
 	Offset        int64                  `protobuf:"varint,2,opt,name=offset,proto3" json:"offset,omitempty"` // of the data below in its stream
 	Stdout        []byte                 `protobuf:"bytes,3,opt,name=stdout,proto3" json:"stdout,omitempty"`
 	Stderr        []byte                 `protobuf:"bytes,4,opt,name=stderr,proto3" json:"stderr,omitempty"`
-	StdinAcked    int64                  `protobuf:"varint,5,opt,name=stdin_acked,json=stdinAcked,proto3" json:"stdin_acked,omitempty"` // bytes of stdin the job's machine holds safely
-	Ended         bool                   `protobuf:"varint,6,opt,name=ended,proto3" json:"ended,omitempty"`                             // last message: all output was sent
-	Notice        string                 `protobuf:"bytes,7,opt,name=notice,proto3" json:"notice,omitempty"`                            // for the user: "node2 does not answer, retrying"
+	StdinAcked    int64                  `protobuf:"varint,5,opt,name=stdin_acked,json=stdinAcked,proto3" json:"stdin_acked,omitempty"`    // bytes of stdin the job's machine holds safely
+	Ended         bool                   `protobuf:"varint,6,opt,name=ended,proto3" json:"ended,omitempty"`                                // last message: all output was sent
+	Notice        string                 `protobuf:"bytes,7,opt,name=notice,proto3" json:"notice,omitempty"`                               // for the user: "node2 does not answer, retrying"
+	SignalsDone   int64                  `protobuf:"varint,8,opt,name=signals_done,json=signalsDone,proto3" json:"signals_done,omitempty"` // of those sent on this stream, how many took effect
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1210,6 +1219,13 @@ func (x *FromJob) GetNotice() string {
 		return x.Notice
 	}
 	return ""
+}
+
+func (x *FromJob) GetSignalsDone() int64 {
+	if x != nil {
+		return x.SignalsDone
+	}
+	return 0
 }
 
 type SignalRequest struct {
@@ -1988,7 +2004,7 @@ const file_xos_v1_job_proto_rawDesc = "" +
 	"\x05stdin\x18\x03 \x01(\bR\x05stdin\x12\x10\n" +
 	"\x03tty\x18\x04 \x01(\bR\x03tty\"/\n" +
 	"\x0eSubmitResponse\x12\x1d\n" +
-	"\x03job\x18\x01 \x01(\v2\v.xos.v1.JobR\x03job\"\x96\x02\n" +
+	"\x03job\x18\x01 \x01(\v2\v.xos.v1.JobR\x03job\"\xac\x02\n" +
 	"\x05ToJob\x12\x10\n" +
 	"\x03job\x18\x01 \x01(\tR\x03job\x12\x1f\n" +
 	"\vstdout_from\x18\x02 \x01(\x03R\n" +
@@ -2003,7 +2019,8 @@ const file_xos_v1_job_proto_rawDesc = "" +
 	"\acolumns\x18\t \x01(\rR\acolumns\x12\x1d\n" +
 	"\n" +
 	"shadow_pid\x18\n" +
-	" \x01(\x05R\tshadowPid\"\xbf\x01\n" +
+	" \x01(\x05R\tshadowPid\x12\x14\n" +
+	"\x05watch\x18\v \x01(\bR\x05watch\"\xe2\x01\n" +
 	"\aFromJob\x12\x1d\n" +
 	"\x03job\x18\x01 \x01(\v2\v.xos.v1.JobR\x03job\x12\x16\n" +
 	"\x06offset\x18\x02 \x01(\x03R\x06offset\x12\x16\n" +
@@ -2012,7 +2029,8 @@ const file_xos_v1_job_proto_rawDesc = "" +
 	"\vstdin_acked\x18\x05 \x01(\x03R\n" +
 	"stdinAcked\x12\x14\n" +
 	"\x05ended\x18\x06 \x01(\bR\x05ended\x12\x16\n" +
-	"\x06notice\x18\a \x01(\tR\x06notice\"9\n" +
+	"\x06notice\x18\a \x01(\tR\x06notice\x12!\n" +
+	"\fsignals_done\x18\b \x01(\x03R\vsignalsDone\"9\n" +
 	"\rSignalRequest\x12\x10\n" +
 	"\x03job\x18\x01 \x01(\tR\x03job\x12\x16\n" +
 	"\x06signal\x18\x02 \x01(\x05R\x06signal\"\x10\n" +

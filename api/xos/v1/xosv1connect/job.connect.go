@@ -588,6 +588,8 @@ func (UnimplementedExecutionHandler) UnitStatus(context.Context, *connect.Reques
 // JobDirectoryClient is a client for the xos.v1.JobDirectory service.
 type JobDirectoryClient interface {
 	// PutJob creates (epoch 0) or replaces a record if epoch is the stored one.
+	// What was submitted, by whom and where, cannot be changed; neither can a
+	// wish to kill be taken back, nor an end.
 	PutJob(context.Context, *connect.Request[v1.PutJobRequest]) (*connect.Response[v1.PutJobResponse], error)
 	GetJob(context.Context, *connect.Request[v1.GetJobRequest]) (*connect.Response[v1.Job], error)
 	ListJobs(context.Context, *connect.Request[v1.ListJobsRequest]) (*connect.Response[v1.ListResponse], error)
@@ -664,6 +666,8 @@ func (c *jobDirectoryClient) RequestKill(ctx context.Context, req *connect.Reque
 // JobDirectoryHandler is an implementation of the xos.v1.JobDirectory service.
 type JobDirectoryHandler interface {
 	// PutJob creates (epoch 0) or replaces a record if epoch is the stored one.
+	// What was submitted, by whom and where, cannot be changed; neither can a
+	// wish to kill be taken back, nor an end.
 	PutJob(context.Context, *connect.Request[v1.PutJobRequest]) (*connect.Response[v1.PutJobResponse], error)
 	GetJob(context.Context, *connect.Request[v1.GetJobRequest]) (*connect.Response[v1.Job], error)
 	ListJobs(context.Context, *connect.Request[v1.ListJobsRequest]) (*connect.Response[v1.ListResponse], error)
