@@ -4,6 +4,7 @@ import (
 	"testing"
 
 	"github.com/xtreemos/xos/infra/kv"
+	"github.com/xtreemos/xos/infra/kv/kvtest"
 	"github.com/xtreemos/xos/infra/kv/pebble"
 )
 
@@ -20,18 +21,4 @@ func openMemory(t *testing.T) kv.Store {
 	return s
 }
 
-func TestSmoke(t *testing.T) {
-	s := openMemory(t)
-	if err := s.Update(t.Context(), func(txn kv.Txn) error { return txn.Put([]byte("a"), []byte("b")) }); err != nil {
-		t.Fatal(err)
-	}
-	if err := s.View(t.Context(), func(txn kv.Txn) error {
-		v, ok, err := txn.Get([]byte("a"))
-		if string(v) != "b" || !ok {
-			t.Errorf("%q %v", v, ok)
-		}
-		return err
-	}); err != nil {
-		t.Fatal(err)
-	}
-}
+func TestConformance(t *testing.T) { kvtest.Run(t, openMemory) }
