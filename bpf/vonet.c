@@ -1,0 +1,169 @@
+//go:build ignore
+// SPDX-License-Identifier: GPL-2.0
+// Keeps the VOs' network endpoints on one machine apart.
+//
+// Every IP socket that a grid uid makes is labelled with its VO. A grid
+// process may then connect or send to a local socket only if that has the
+// label of its own VO, or none (a service of the machine). Other machines are
+// not this program's business. A grid uid without a VO is refused sockets.
+#include <linux/bpf.h>
+#include <linux/in.h>
+#include <linux/in6.h>
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+#include "vonet.h"
+
+char LICENSE[] SEC("license") = "GPL";
+
+/* uid -> VO number; filled before a grid uid gets its first process. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 65536);
+	__type(key, __u32);
+	__type(value, __u32);
+} vo_of_uid SEC(".maps");
+
+/* Label of a socket. Sockets that accept() makes have their listener's. */
+struct {
+	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC | BPF_F_CLONE);
+	__type(key, int);
+	__type(value, __u32);
+} vo_of_socket SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, XOS_COUNTS);
+	__type(key, __u32);
+	__type(value, __u64);
+} counts SEC(".maps");
+
+/* Cookie of the socket whose connect is denied to prove that programs fire. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u64);
+} probe SEC(".maps");
+
+static __always_inline void count(__u32 what)
+{
+	__u64 *n = bpf_map_lookup_elem(&counts, &what);
+
+	if (n)
+		*n += 1;
+}
+
+static __always_inline int is_grid(__u32 uid)
+{
+	return uid >= XOS_FIRST_ID && uid <= XOS_LAST_ID;
+}
+
+SEC("cgroup/sock_create")
+int xos_sock_create(struct bpf_sock *sk)
+{
+	__u32 uid = bpf_get_current_uid_gid();
+	__u32 *vo, *label;
+
+	if (!is_grid(uid))
+		return 1;
+	vo = bpf_map_lookup_elem(&vo_of_uid, &uid);
+	if (!vo) {
+		count(XOS_COUNT_UNLABELLED);
+		return 0;
+	}
+	label = bpf_sk_storage_get(&vo_of_socket, sk, vo, BPF_SK_STORAGE_GET_F_CREATE);
+	return label ? 1 : 0;
+}
+
+/* probed fires the real program for one socket of the loader's own. */
+static __always_inline int probed(struct bpf_sock_addr *ctx)
+{
+	__u32 zero = 0;
+	__u64 *cookie = bpf_map_lookup_elem(&probe, &zero);
+
+	return cookie && *cookie && *cookie == bpf_get_socket_cookie(ctx);
+}
+
+/* decide says whether the current process may reach the tuple's socket. */
+static __always_inline int decide(struct bpf_sock_addr *ctx, struct bpf_sock_tuple *tuple, __u32 size)
+{
+	__u32 uid = bpf_get_current_uid_gid();
+	__u32 *vo, *label;
+	struct bpf_sock *sk;
+	int verdict = 1;
+
+	if (probed(ctx))
+		return 0;
+	if (!is_grid(uid))
+		return 1;
+	vo = bpf_map_lookup_elem(&vo_of_uid, &uid);
+	if (!vo) {
+		count(XOS_COUNT_UNLABELLED);
+		return 0;
+	}
+	if (ctx->protocol == IPPROTO_UDP)
+		sk = bpf_sk_lookup_udp(ctx, tuple, size, BPF_F_CURRENT_NETNS, 0);
+	else
+		sk = bpf_sk_lookup_tcp(ctx, tuple, size, BPF_F_CURRENT_NETNS, 0);
+	if (sk) {
+		label = bpf_sk_storage_get(&vo_of_socket, sk, 0, 0);
+		if (label && *label != *vo)
+			verdict = 0;
+		bpf_sk_release(sk);
+	}
+	count(verdict ? XOS_COUNT_ALLOWED : XOS_COUNT_OTHER_VO);
+	return verdict;
+}
+
+static __always_inline int decide4(struct bpf_sock_addr *ctx, __u32 address)
+{
+	struct bpf_sock_tuple t = {};
+
+	/* To INADDR_ANY means to this machine. */
+	t.ipv4.daddr = address ? address : bpf_htonl(INADDR_LOOPBACK);
+	t.ipv4.dport = ctx->user_port;
+	return decide(ctx, &t, sizeof(t.ipv4));
+}
+
+static __always_inline int decide6(struct bpf_sock_addr *ctx)
+{
+	struct bpf_sock_tuple t = {};
+	__u32 a0 = ctx->user_ip6[0], a1 = ctx->user_ip6[1], a2 = ctx->user_ip6[2], a3 = ctx->user_ip6[3];
+
+	/* An IPv4 address in IPv6 form reaches IPv4 sockets too. */
+	if (!a0 && !a1 && a2 == bpf_htonl(0xffff) && !decide4(ctx, a3))
+		return 0;
+	if (!a0 && !a1 && !a2 && !a3)
+		a3 = bpf_htonl(1);
+	t.ipv6.daddr[0] = a0;
+	t.ipv6.daddr[1] = a1;
+	t.ipv6.daddr[2] = a2;
+	t.ipv6.daddr[3] = a3;
+	t.ipv6.dport = ctx->user_port;
+	return decide(ctx, &t, sizeof(t.ipv6));
+}
+
+SEC("cgroup/connect4")
+int xos_connect4(struct bpf_sock_addr *ctx)
+{
+	return decide4(ctx, ctx->user_ip4);
+}
+
+SEC("cgroup/connect6")
+int xos_connect6(struct bpf_sock_addr *ctx)
+{
+	return decide6(ctx);
+}
+
+SEC("cgroup/sendmsg4")
+int xos_sendmsg4(struct bpf_sock_addr *ctx)
+{
+	return decide4(ctx, ctx->user_ip4);
+}
+
+SEC("cgroup/sendmsg6")
+int xos_sendmsg6(struct bpf_sock_addr *ctx)
+{
+	return decide6(ctx);
+}

@@ -1,0 +1,17 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* Map layouts that the programs share with their loader. */
+#ifndef XOS_VONET_H
+#define XOS_VONET_H
+
+#define XOS_FIRST_ID 1879048192u /* session.FirstID */
+#define XOS_LAST_ID 2147483646u  /* session.LastID */
+
+/* What the programs counted; an index into the counts map. */
+enum xos_count {
+	XOS_COUNT_ALLOWED,    /* decisions about a grid process: allowed */
+	XOS_COUNT_OTHER_VO,   /* denied: the port belongs to another VO */
+	XOS_COUNT_UNLABELLED, /* denied: a grid uid that no VO is known for */
+	XOS_COUNTS,
+};
+
+#endif

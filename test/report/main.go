@@ -1,0 +1,135 @@
+// Command report runs "go test -json …", shows failures in full and one line
+// for each package, lists what was skipped and why, and closes with
+// "N passed, N failed, N skipped". Its exit status is that of the tests.
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"sort"
+	"strings"
+)
+
+// event is what go test -json prints (see "go doc test2json").
+type event struct {
+	Action, Package, Test, Output string
+	ImportPath                    string
+	Elapsed                       float64
+}
+
+// results are the outcomes so far.
+type results struct {
+	passed, failed int
+	skipped        []string // "test: reason"
+	output         map[string]*strings.Builder
+}
+
+func main() {
+	args := os.Args[1:]
+	if len(args) > 0 && args[0] == "--" {
+		args = args[1:]
+	}
+	if len(args) == 0 {
+		fmt.Fprintln(os.Stderr, "usage: report -- go test -json …")
+		os.Exit(64)
+	}
+	cmd := exec.Command(args[0], args[1:]...)
+	cmd.Stderr = os.Stderr
+	out, err := cmd.StdoutPipe()
+	if err == nil {
+		err = cmd.Start()
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "report:", err)
+		os.Exit(70)
+	}
+	r := results{output: map[string]*strings.Builder{}}
+	r.read(out)
+	err = cmd.Wait()
+	r.summary()
+	if err != nil || r.failed > 0 {
+		os.Exit(1)
+	}
+}
+
+func (r *results) read(in io.Reader) {
+	scan := bufio.NewScanner(in)
+	scan.Buffer(nil, 16<<20)
+	for scan.Scan() {
+		var e event
+		if err := json.Unmarshal(scan.Bytes(), &e); err != nil {
+			fmt.Println(scan.Text()) // not an event: a tool's own words
+			continue
+		}
+		r.take(e)
+	}
+	if err := scan.Err(); err != nil {
+		fmt.Println("report: reading the tests' output:", err)
+		r.failed++
+	}
+}
+
+func (r *results) take(e event) {
+	key := e.Package + " " + e.Test
+	buffer := r.output[key]
+	if buffer == nil {
+		buffer = &strings.Builder{}
+		r.output[key] = buffer
+	}
+	switch e.Action {
+	case "output":
+		buffer.WriteString(e.Output)
+	case "build-output":
+		fmt.Print(e.Output)
+	case "pass", "fail", "skip":
+		r.ended(e, buffer.String())
+		delete(r.output, key)
+	}
+}
+
+func (r *results) ended(e event, output string) {
+	if e.Test == "" {
+		if e.Action == "fail" {
+			fmt.Print(output)
+			r.failed++ // a crash, a build failure or a failed test below
+		}
+		if e.Action != "skip" { // a package without tests
+			fmt.Printf("%-4s %6.1f s  %s\n", e.Action, e.Elapsed, e.Package)
+		}
+		return
+	}
+	switch e.Action {
+	case "pass":
+		r.passed++
+	case "fail":
+		r.failed++
+		fmt.Print(output)
+	case "skip":
+		r.skipped = append(r.skipped, e.Package+" "+e.Test+": "+reason(output))
+	}
+}
+
+// reason picks a skipped test's own words from its output.
+func reason(output string) string {
+	for line := range strings.Lines(output) {
+		if _, words, ok := strings.Cut(line, "SKIPPED "); ok {
+			return strings.TrimSpace(words)
+		}
+	}
+	return strings.TrimSpace(output)
+}
+
+func (r *results) summary() {
+	sort.Strings(r.skipped)
+	if len(r.skipped) > 0 {
+		fmt.Println("\nskipped:")
+		for _, s := range r.skipped {
+			fmt.Println("  " + s)
+		}
+	}
+	fmt.Printf("\n%d passed, %d failed, %d skipped\n", r.passed, r.failed, len(r.skipped))
+}
