@@ -146,22 +146,52 @@ func testLeaseLeft(t *testing.T, s kv.Store) {
 // testLeaseConflicts: a lease's end is a change like any other, so who has
 // read the record, or its range, must read again.
 func testLeaseConflicts(t *testing.T, s kv.Store) {
-	l := grant(t, s, time.Hour)
-	putLeased(t, s, "t/lock", "holder", l)
-	runs := 0
-	update(t, s, func(txn kv.Txn) error {
-		runs++
-		holders, err := list(txn, "t/", "t0")
-		if err == nil && runs == 1 {
-			err = l.Revoke(deadline(t))
+	byRange := func(txn kv.Txn) (int64, error) {
+		got, err := list(txn, "t/", "t0")
+		return int64(len(got)), err
+	}
+	byKey := func(txn kv.Txn) (int64, error) {
+		_, ok, err := txn.Get([]byte("t/lock"))
+		if ok {
+			return 1, err
 		}
-		return errors.Join(err, putInt(txn, "result", int64(len(holders))))
-	})
-	view(t, s, func(txn kv.Txn) error {
-		n, err := getInt(txn, "result")
-		if n != 0 || runs != 2 {
-			t.Errorf("counted %d holders in %d runs, want 0 in 2", n, runs)
-		}
-		return err
-	})
+		return 0, err
+	}
+	for _, c := range []struct {
+		name         string
+		read         func(kv.Txn) (int64, error)
+		leasedBefore bool // else the record gets its lease, and loses it, meanwhile
+	}{
+		{"range", byRange, true},
+		{"key", byKey, true},
+		{"range, leased meanwhile", byRange, false},
+		{"key, leased meanwhile", byKey, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			l := grant(t, s, time.Hour)
+			put(t, s, "t/lock", "")
+			if c.leasedBefore {
+				putLeased(t, s, "t/lock", "holder", l)
+			}
+			runs := 0
+			update(t, s, func(txn kv.Txn) error {
+				runs++
+				n, err := c.read(txn)
+				if err == nil && runs == 1 {
+					if !c.leasedBefore {
+						putLeased(t, s, "t/lock", "holder", l)
+					}
+					err = l.Revoke(deadline(t))
+				}
+				return errors.Join(err, putInt(txn, "result", n))
+			})
+			view(t, s, func(txn kv.Txn) error {
+				n, err := getInt(txn, "result")
+				if n != 0 || runs != 2 {
+					t.Errorf("counted %d holders in %d runs, want 0 in 2", n, runs)
+				}
+				return err
+			})
+		})
+	}
 }
