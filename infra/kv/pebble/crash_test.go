@@ -3,10 +3,10 @@ package pebble_test
 import (
 	"errors"
 	"fmt"
-	"io"
-	"log/slog"
 	"math/rand/v2"
+	"slices"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -71,20 +71,29 @@ func TestCrash(t *testing.T) {
 	kvtest.RunCrash(t, m, 30)
 }
 
-// TestFailedSync: after a failed fsync nothing is acknowledged, shown or
-// accepted any more.
-func TestFailedSync(t *testing.T) {
+// TestFailedWrite: after a failed write or fsync nothing is acknowledged,
+// shown or accepted any more.
+func TestFailedWrite(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		ops  []errorfs.OpKind
+	}{
+		{"sync", []errorfs.OpKind{errorfs.OpFileSync, errorfs.OpFileSyncData, errorfs.OpFileSyncTo}},
+		{"write", []errorfs.OpKind{errorfs.OpFileWrite}},
+	} {
+		t.Run(c.name, func(t *testing.T) { testFailedWrite(t, c.ops) })
+	}
+}
+
+func testFailedWrite(t *testing.T, ops []errorfs.OpKind) {
 	var broken atomic.Bool
 	fs := errorfs.Wrap(vfs.NewMem(), errorfs.InjectorFunc(func(op errorfs.Op) error {
-		switch op.Kind {
-		case errorfs.OpFileSync, errorfs.OpFileSyncData, errorfs.OpFileSyncTo:
-			if broken.Load() {
-				return errors.New("the disk is broken")
-			}
+		if broken.Load() && slices.Contains(ops, op.Kind) {
+			return syscall.ENOSPC
 		}
 		return nil
 	}))
-	s, err := pebble.OpenConfig(pebble.Config{Dir: "kv", FS: fs, Log: slog.New(slog.NewTextHandler(io.Discard, nil))})
+	s, err := pebble.OpenConfig(pebble.Config{Dir: "kv", FS: fs})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -99,17 +108,17 @@ func TestFailedSync(t *testing.T) {
 		t.Fatal(err)
 	}
 	broken.Store(true)
-	if err := put(2); !xos.Is(err, xos.Unavailable) {
-		t.Errorf("an Update whose fsync failed gives %v", err)
+	if err := put(2); !xos.Is(err, xos.Unavailable) || !errors.Is(err, syscall.ENOSPC) {
+		t.Errorf("an Update whose record did not reach the disk gives %v", err)
 	}
 	for e := range watch {
 		t.Errorf("the lost write of %s was shown to a watcher", e.Key)
 	}
 	broken.Store(false)
 	if err := put(3); !xos.Is(err, xos.Unavailable) {
-		t.Errorf("an Update after a failed fsync gives %v", err)
+		t.Errorf("a later Update gives %v", err)
 	}
 	if err := s.View(t.Context(), func(kv.Txn) error { return nil }); !xos.Is(err, xos.Unavailable) {
-		t.Errorf("a View after a failed fsync gives %v", err)
+		t.Errorf("a later View gives %v", err)
 	}
 }

@@ -115,6 +115,9 @@ func OpenConfig(cfg Config) (*Store, error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
+	if err := cfg.FS.MkdirAll(cfg.Dir, 0o700); err != nil {
+		return nil, xos.Errorf(xos.Unavailable, "open the records in %s: %w", cfg.Dir, err)
+	}
 	cache := pebble.NewCache(cfg.CacheBytes)
 	defer cache.Unref() // the database holds its own reference
 	opts := &pebble.Options{
