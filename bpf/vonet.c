@@ -59,6 +59,15 @@ static __always_inline int is_grid(__u32 uid)
 	return uid >= XOS_FIRST_ID && uid <= XOS_LAST_ID;
 }
 
+/* Only protocols whose sockets can be labelled: the kernel makes the TCP
+ * sockets below Multipath TCP by itself, past this hook, and the programs that
+ * see connections do not see SCTP's or DCCP's. */
+static __always_inline int is_known(__u32 protocol)
+{
+	return protocol == IPPROTO_TCP || protocol == IPPROTO_UDP ||
+	       protocol == IPPROTO_ICMP || protocol == IPPROTO_ICMPV6;
+}
+
 SEC("cgroup/sock_create")
 int xos_sock_create(struct bpf_sock *sk)
 {
@@ -70,6 +79,10 @@ int xos_sock_create(struct bpf_sock *sk)
 	vo = bpf_map_lookup_elem(&vo_of_uid, &uid);
 	if (!vo) {
 		count(XOS_COUNT_UNLABELLED);
+		return 0;
+	}
+	if (!is_known(sk->protocol)) {
+		count(XOS_COUNT_PROTOCOL);
 		return 0;
 	}
 	label = bpf_sk_storage_get(&vo_of_socket, sk, vo, BPF_SK_STORAGE_GET_F_CREATE);

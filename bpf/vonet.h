@@ -11,6 +11,7 @@ enum xos_count {
 	XOS_COUNT_ALLOWED,    /* decisions about a grid process: allowed */
 	XOS_COUNT_OTHER_VO,   /* denied: the port belongs to another VO */
 	XOS_COUNT_UNLABELLED, /* denied: a grid uid that no VO is known for */
+	XOS_COUNT_PROTOCOL,   /* denied: a protocol whose sockets bear no label */
 	XOS_COUNTS,
 };
 

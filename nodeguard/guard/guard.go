@@ -1,0 +1,126 @@
+// Package guard implements nodeguard on cgroup version 2, mount namespaces and
+// cgroup BPF: isolation of level C. What this kernel and machine lack is
+// found by trying it, at New, and told by Level.
+//
+// A grid uid belongs to one account and so to one VO: that is the label by
+// which the BPF programs know a process. It survives exec, fork and unshare,
+// and needs no file name and no pid.
+package guard
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"github.com/xtreemos/xos"
+	"github.com/xtreemos/xos/nodeguard"
+)
+
+// Config says where the guard works.
+type Config struct {
+	// CgroupRoot is the mount point of cgroup version 2; "" finds it.
+	CgroupRoot string
+	// Subtree is the cgroup below the root under which the VOs' cgroups are
+	// made; "" is "xos".
+	Subtree string
+	// NetworkCgroup is the cgroup, relative to the root, whose processes the
+	// network programs see; "" is the root: the whole machine.
+	NetworkCgroup string
+	// PinDir keeps the network programs and their maps in force when xos-node
+	// dies, below a bpffs; "" is "/sys/fs/bpf/xos".
+	PinDir string
+}
+
+// Guard implements nodeguard.Guard.
+type Guard struct {
+	log      *slog.Logger
+	cgroups  cgroups
+	network  *network // nil if this machine cannot
+	features []nodeguard.Feature
+	level    nodeguard.Level
+
+	mu         sync.Mutex
+	namespaces map[xos.VOName]*os.File
+}
+
+var _ nodeguard.Guard = (*Guard)(nil)
+
+// New probes this machine and puts the network programs in force. It fails
+// only where not even cgroups are there to be used; anything else lowers the
+// level.
+func New(cfg Config, log *slog.Logger) (*Guard, error) {
+	root, err := findRoot(cfg.CgroupRoot)
+	if err != nil {
+		return nil, err
+	}
+	if cfg.Subtree == "" {
+		cfg.Subtree = "xos"
+	}
+	if cfg.PinDir == "" {
+		cfg.PinDir = "/sys/fs/bpf/xos"
+	}
+	g := &Guard{log: log, cgroups: cgroups{root: root, subtree: cfg.Subtree}, namespaces: map[xos.VOName]*os.File{}}
+	have := func(name string, err error) {
+		f := nodeguard.Feature{Name: name, Have: err == nil}
+		if err != nil {
+			f.Why = err.Error()
+		}
+		g.features = append(g.features, f)
+	}
+	cgroupErr := g.cgroups.prepare()
+	have("cgroup", cgroupErr)
+	for _, c := range wantedControllers {
+		have("controller "+c, g.cgroups.controller(c))
+	}
+	hidepidErr := g.probeNamespace()
+	have("hidepid", hidepidErr)
+	g.network, err = loadNetwork(filepath.Join(root, cfg.NetworkCgroup), cfg.PinDir)
+	if err == nil {
+		err = g.network.fire()
+	}
+	have("network", err)
+	have("lsm", errors.New("level A is not built yet: BPF LSM programs are missing from this version"))
+	g.level = nodeguard.LevelNone
+	if cgroupErr == nil && hidepidErr == nil && err == nil {
+		g.level = nodeguard.LevelC
+	}
+	return g, nil
+}
+
+// Level implements nodeguard.Guard.
+func (g *Guard) Level() (nodeguard.Level, []nodeguard.Feature) { return g.level, g.features }
+
+// Login implements nodeguard.Guard: from now on the uid's sockets are its VO's.
+func (g *Guard) Login(_ context.Context, a xos.Account, uid uint32) error {
+	if g.network == nil {
+		return nil // Level says so; a policy may demand more
+	}
+	return g.network.label(uid, a.VO)
+}
+
+// JobCgroup implements nodeguard.Guard.
+func (g *Guard) JobCgroup(_ context.Context, a xos.Account, job xos.JobID) (string, error) {
+	return g.cgroups.make(a.VO, job)
+}
+
+// RemoveJob implements nodeguard.Guard.
+func (g *Guard) RemoveJob(ctx context.Context, a xos.Account, job xos.JobID) error {
+	return g.cgroups.remove(ctx, a.VO, job)
+}
+
+// Close gives up the descriptors; what is in force stays in force.
+func (g *Guard) Close() error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for vo, f := range g.namespaces {
+		f.Close()
+		delete(g.namespaces, vo)
+	}
+	if g.network != nil {
+		return g.network.close()
+	}
+	return nil
+}

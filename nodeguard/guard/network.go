@@ -1,0 +1,172 @@
+package guard
+
+import (
+	"errors"
+	"hash/fnv"
+	"net"
+	"os"
+	"path/filepath"
+	"sync"
+	"syscall"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+	"golang.org/x/sys/unix"
+
+	"github.com/xtreemos/xos"
+	"github.com/xtreemos/xos/bpf"
+)
+
+// network is the programs of bpf/vonet.c, attached to a cgroup.
+type network struct {
+	objs  bpf.VonetObjects
+	links []link.Link
+
+	mu  sync.Mutex
+	vos map[uint32]xos.VOName // those labelled by this process, by number
+}
+
+// loadNetwork loads the programs and attaches them, or takes over the maps of
+// a predecessor and replaces its programs: at no time is the machine without.
+// Where no bpffs is to be had, the programs end with this process.
+func loadNetwork(cgroup, pinDir string) (*network, error) {
+	pinned := preparePins(pinDir) == nil
+	spec, err := bpf.LoadVonet()
+	if err != nil {
+		return nil, xos.Errorf(xos.Internal, "reading the network programs: %w", err)
+	}
+	opts := &ebpf.CollectionOptions{}
+	if pinned {
+		opts.Maps.PinPath = pinDir
+		for _, name := range []string{"vo_of_uid", "vo_of_socket"} {
+			spec.Maps[name].Pinning = ebpf.PinByName
+		}
+	}
+	n := &network{vos: map[uint32]xos.VOName{}}
+	if err := spec.LoadAndAssign(&n.objs, opts); err != nil {
+		return nil, xos.Errorf(xos.NotSupported, "this kernel refuses the network programs: %w", err)
+	}
+	for _, p := range []struct {
+		name   string
+		attach ebpf.AttachType
+		prog   *ebpf.Program
+	}{
+		{"sock_create", ebpf.AttachCGroupInetSockCreate, n.objs.XosSockCreate},
+		{"connect4", ebpf.AttachCGroupInet4Connect, n.objs.XosConnect4},
+		{"connect6", ebpf.AttachCGroupInet6Connect, n.objs.XosConnect6},
+		{"sendmsg4", ebpf.AttachCGroupUDP4Sendmsg, n.objs.XosSendmsg4},
+		{"sendmsg6", ebpf.AttachCGroupUDP6Sendmsg, n.objs.XosSendmsg6},
+	} {
+		l, err := attach(cgroup, p.attach, p.prog, filepath.Join(pinDir, "link_"+p.name), pinned)
+		if err != nil {
+			n.close()
+			return nil, xos.Errorf(xos.NotSupported, "attaching %s to %s: %w", p.name, cgroup, err)
+		}
+		n.links = append(n.links, l)
+	}
+	return n, nil
+}
+
+// attach replaces the program of a pinned link, or makes a new link. A link
+// whose cgroup is gone is replaced by a new one.
+func attach(cgroup string, at ebpf.AttachType, prog *ebpf.Program, pin string, pinned bool) (link.Link, error) {
+	if pinned {
+		if old, err := link.LoadPinnedLink(pin, nil); err == nil {
+			if err := old.Update(prog); err == nil {
+				return old, nil
+			}
+			old.Unpin()
+			old.Close()
+		}
+	}
+	l, err := link.AttachCgroup(link.CgroupOptions{Path: cgroup, Attach: at, Program: prog})
+	if err != nil {
+		return nil, err
+	}
+	if pinned {
+		if err := l.Pin(pin); err != nil {
+			l.Close()
+			return nil, err
+		}
+	}
+	return l, nil
+}
+
+// preparePins makes dir on a bpffs, which it mounts on dir's parent where
+// nobody has done so (in containers; systemd does it on a machine).
+func preparePins(dir string) error {
+	parent := filepath.Dir(dir)
+	var st unix.Statfs_t
+	if err := unix.Statfs(parent, &st); err != nil {
+		return err
+	}
+	if st.Type != unix.BPF_FS_MAGIC {
+		if err := unix.Mount("bpf", parent, "bpf", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "mode=0700"); err != nil {
+			return err
+		}
+	}
+	return os.MkdirAll(dir, 0o700)
+}
+
+// number gives a VO its label: a 32-bit hash of its name, so that it needs no
+// table that must survive. Two of a machine's VOs with one number would be one
+// VO to the network programs, so label refuses the second.
+func number(vo xos.VOName) uint32 {
+	h := fnv.New32a()
+	h.Write([]byte(vo))
+	return h.Sum32()
+}
+
+func (n *network) label(uid uint32, vo xos.VOName) error {
+	num := number(vo)
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if other, ok := n.vos[num]; ok && other != vo {
+		return xos.Errorf(xos.Conflict, "the network programs cannot tell VO %s from VO %s", vo, other).WithHint("rename one of them")
+	}
+	n.vos[num] = vo
+	if err := n.objs.VoOfUid.Put(uid, num); err != nil {
+		return xos.Errorf(xos.Unavailable, "labelling uid %d with VO %s: %w", uid, vo, err)
+	}
+	return nil
+}
+
+// fire proves that the programs decide: the connect of one socket, named to
+// them by its cookie, must be refused.
+func (n *network) fire() error {
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		return xos.Errorf(xos.Unavailable, "probing the network programs: %w", err)
+	}
+	defer l.Close()
+	dialer := net.Dialer{Control: func(_, _ string, c syscall.RawConn) error {
+		var inner error
+		err := c.Control(func(fd uintptr) {
+			cookie, err := unix.GetsockoptUint64(int(fd), unix.SOL_SOCKET, unix.SO_COOKIE)
+			if err == nil {
+				err = n.objs.Probe.Put(uint32(0), cookie)
+			}
+			inner = err
+		})
+		return errors.Join(err, inner)
+	}}
+	c, err := dialer.Dial("tcp4", l.Addr().String())
+	n.objs.Probe.Put(uint32(0), uint64(0))
+	if err == nil {
+		c.Close()
+		return xos.Errorf(xos.NotSupported, "the network programs load but do not fire: this process is outside their cgroup")
+	}
+	if !errors.Is(err, unix.EPERM) {
+		return xos.Errorf(xos.NotSupported, "probing the network programs: %w", err)
+	}
+	return nil
+}
+
+// close gives up descriptors; pinned links stay in force.
+func (n *network) close() error {
+	var errs []error
+	for _, l := range n.links {
+		errs = append(errs, l.Close())
+	}
+	return errors.Join(append(errs, n.objs.Close())...)
+}
