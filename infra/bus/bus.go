@@ -1,8 +1,8 @@
 // Package bus is the contract for messages between the grid's machines:
-// publish and subscribe, request and reply, presence. infra/bus/nats
-// implements it. Nothing that must not be lost travels on the bus alone:
-// records belong to infra/kv, and a subscriber that may have missed a message
-// asks the record's keeper.
+// publish and subscribe, request and reply. infra/bus/nats implements it,
+// infra/bus/natsd is its server. Nothing that must not be lost travels on the
+// bus alone: records belong to infra/kv, and a subscriber that may have missed
+// a message asks the record's keeper.
 package bus
 
 import (

@@ -18,13 +18,14 @@ import (
 	"github.com/xtreemos/xos"
 	"github.com/xtreemos/xos/infra/bus"
 	"github.com/xtreemos/xos/infra/bus/nats"
+	"github.com/xtreemos/xos/infra/bus/natsd"
 )
 
 // Bus is a bus for one test, which closes it with all its connections.
 type Bus struct {
 	t      testing.TB
 	addr   string
-	server *nats.Server
+	server *natsd.Server
 
 	caKey  *ecdsa.PrivateKey
 	caCert *x509.Certificate
@@ -47,6 +48,7 @@ func New(t testing.TB) *Bus {
 	b.caKey = key
 	b.caCert = b.sign(&x509.Certificate{
 		Subject: pkix.Name{CommonName: "test authority"}, IsCA: true, BasicConstraintsValid: true,
+		NotAfter: time.Now().Add(time.Hour),
 		KeyUsage: x509.KeyUsageCertSign,
 	}, nil, key)
 	b.roots.AddCert(b.caCert)
@@ -60,7 +62,7 @@ func New(t testing.TB) *Bus {
 // Start starts the server again after Stop, at the same address.
 func (b *Bus) Start() {
 	b.t.Helper()
-	server, err := nats.StartServer(nats.ServerConfig{
+	server, err := natsd.Start(natsd.Config{
 		Listen: b.addr, Authorize: b.authorize,
 		TLS: &tls.Config{
 			Certificates: []tls.Certificate{b.Certificate("localhost")}, MinVersion: tls.VersionTLS13,
@@ -77,7 +79,7 @@ func (b *Bus) Start() {
 func (b *Bus) Stop() { b.server.Close() }
 
 // Server gives the running server.
-func (b *Bus) Server() *nats.Server { return b.server }
+func (b *Bus) Server() *natsd.Server { return b.server }
 
 // Addr gives the server's address, host:port.
 func (b *Bus) Addr() string { return b.addr }
@@ -120,7 +122,7 @@ func (b *Bus) ConnectAs(owner, name string) bus.Conn {
 	b.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	c, err := nats.Connect(ctx, nats.ConnConfig{Servers: []string{b.addr}, Name: name, TLS: b.ClientTLS(owner)})
+	c, err := nats.Connect(ctx, nats.Config{Servers: []string{b.addr}, Name: name, TLS: b.ClientTLS(owner)})
 	if err != nil {
 		b.t.Fatal(err)
 	}
@@ -143,12 +145,18 @@ func (b *Bus) ClientTLS(name string) *tls.Config {
 // Certificate issues one for name.
 func (b *Bus) Certificate(name string) tls.Certificate {
 	b.t.Helper()
+	return b.CertificateUntil(name, time.Now().Add(time.Hour))
+}
+
+// CertificateUntil issues one for name that ends then.
+func (b *Bus) CertificateUntil(name string, end time.Time) tls.Certificate {
+	b.t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		b.t.Fatal(err)
 	}
 	cert := b.sign(&x509.Certificate{
-		Subject: pkix.Name{CommonName: name}, DNSNames: []string{"localhost"},
+		Subject: pkix.Name{CommonName: name}, DNSNames: []string{"localhost"}, NotAfter: end,
 		KeyUsage:    x509.KeyUsageDigitalSignature,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth},
 	}, b.caCert, key)
@@ -163,7 +171,7 @@ func (b *Bus) sign(template, parent *x509.Certificate, key *ecdsa.PrivateKey) *x
 		b.t.Fatal(err)
 	}
 	template.SerialNumber = serial
-	template.NotBefore, template.NotAfter = time.Now().Add(-time.Minute), time.Now().Add(time.Hour)
+	template.NotBefore = time.Now().Add(-time.Minute)
 	if parent == nil {
 		parent = template
 	}

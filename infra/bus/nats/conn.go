@@ -1,3 +1,6 @@
+// Package nats connects to the bus: it implements the contract on a NATS
+// client. The server is infra/bus/natsd; a process that only talks does not
+// link it.
 package nats
 
 import (
@@ -14,10 +17,11 @@ import (
 
 	"github.com/xtreemos/xos"
 	"github.com/xtreemos/xos/infra/bus"
+	"github.com/xtreemos/xos/infra/bus/wire"
 )
 
-// ConnConfig says where the bus is and who we are.
-type ConnConfig struct {
+// Config says where the bus is and who we are.
+type Config struct {
 	// Servers are host:port, tried in turn.
 	Servers []string
 	// Name must be the one the server's Authorize gives for our certificate;
@@ -56,8 +60,8 @@ var _ bus.Conn = (*conn)(nil)
 // goes on trying in the background, so an error means a wrong configuration;
 // ask Connected. While there is no connection Publish fails with
 // xos.Unavailable: old news is not delivered late.
-func Connect(ctx context.Context, cfg ConnConfig) (bus.Conn, error) {
-	if err := checkName(cfg.Name); err != nil {
+func Connect(ctx context.Context, cfg Config) (bus.Conn, error) {
+	if err := wire.CheckName(cfg.Name); err != nil {
 		return nil, err
 	}
 	if cfg.TLS == nil || len(cfg.Servers) == 0 {
@@ -68,7 +72,7 @@ func Connect(ctx context.Context, cfg ConnConfig) (bus.Conn, error) {
 	}
 	c := &conn{
 		name: cfg.Name, log: cfg.Log,
-		inbox:   inboxSpace + "." + escapeName(cfg.Name) + "." + rand.Text() + ".",
+		inbox:   wire.Inbox(cfg.Name, rand.Text()),
 		changed: make(chan struct{}, 1),
 		waiting: map[string]*gathering{},
 	}
@@ -95,7 +99,7 @@ func Connect(ctx context.Context, cfg ConnConfig) (bus.Conn, error) {
 	return c, nil
 }
 
-func (c *conn) options(cfg ConnConfig, timeout time.Duration) []nats.Option {
+func (c *conn) options(cfg Config, timeout time.Duration) []nats.Option {
 	changed := func(what string) func(*nats.Conn) {
 		return func(*nats.Conn) {
 			c.log.Info("bus " + what)
@@ -146,13 +150,13 @@ func (c *conn) Publish(ctx context.Context, subject string, data []byte) error {
 }
 
 func (c *conn) send(ctx context.Context, subject, reply string, data []byte) error {
-	if err := checkSubject(subject, false); err != nil {
+	if err := wire.Check(subject, false); err != nil {
 		return err
 	}
 	if err := ctx.Err(); err != nil {
 		return xos.Errorf(xos.Unavailable, "publish %s: %w", subject, err)
 	}
-	err := c.nc.PublishMsg(&nats.Msg{Subject: sentBy(c.name, subject), Reply: reply, Data: data})
+	err := c.nc.PublishMsg(&nats.Msg{Subject: wire.From(c.name, subject), Reply: reply, Data: data})
 	switch {
 	case errors.Is(err, nats.ErrMaxPayload):
 		return xos.Errorf(xos.TooLarge, "publish %d bytes on %s: %w", len(data), subject, err)
@@ -166,11 +170,11 @@ func (c *conn) send(ctx context.Context, subject, reply string, data []byte) err
 // the server knows the subscription. That the server refuses the subject is
 // only logged, since it tells it later.
 func (c *conn) Subscribe(subject string, h bus.Handler) (func() error, error) {
-	if err := checkSubject(subject, true); err != nil {
+	if err := wire.Check(subject, true); err != nil {
 		return nil, err
 	}
 	slots := make(chan struct{}, handlersAtOnce)
-	sub, err := c.nc.Subscribe(sentByAnyone(subject), func(m *nats.Msg) { c.deliver(m, h, slots) })
+	sub, err := c.nc.Subscribe(wire.FromAnyone(subject), func(m *nats.Msg) { c.deliver(m, h, slots) })
 	if err != nil {
 		return nil, xos.Errorf(xos.Unavailable, "subscribe %s: %w", subject, err)
 	}
@@ -188,14 +192,14 @@ func (c *conn) Subscribe(subject string, h bus.Handler) (func() error, error) {
 
 // deliver runs the handler; it blocks while too many run.
 func (c *conn) deliver(m *nats.Msg, h bus.Handler, slots chan struct{}) {
-	from, subject, ok := parseMessage(m.Subject)
+	from, subject, ok := wire.ParseMessage(m.Subject)
 	if !ok {
 		c.log.Warn("bus message with a malformed subject dropped", "subject", m.Subject)
 		return
 	}
 	msg := bus.Message{Subject: subject, Data: m.Data, From: from}
-	if m.Reply != "" && replyBelongs(m.Reply, from) {
-		to := m.Reply + "." + escapeName(c.name)
+	if m.Reply != "" && wire.IsInbox(m.Reply, from) {
+		to := wire.Answer(m.Reply, c.name)
 		msg.Respond = func(data []byte) error {
 			if err := c.nc.Publish(to, data); err != nil {
 				return xos.Errorf(xos.Unavailable, "answer a request on %s: %w", subject, err)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/xtreemos/xos/infra/bus"
 	"github.com/xtreemos/xos/infra/bus/bustest"
+	"github.com/xtreemos/xos/infra/bus/nats"
 )
 
 // raw connects with a plain NATS client: what an attacker with a certificate
@@ -227,4 +228,18 @@ func TestRecheck(t *testing.T) {
 			return false
 		}
 	})
+}
+
+// TestCertificateEnds: so does the connection, without anybody's doing.
+func TestCertificateEnds(t *testing.T) {
+	b := bustest.New(t)
+	b.Allow("alice", []string{">"}, []string{">"})
+	cfg := b.ClientTLS("alice")
+	cfg.Certificates = []tls.Certificate{b.CertificateUntil("alice", time.Now().Add(2*time.Second))}
+	c, err := nats.Connect(deadline(t), nats.Config{Servers: []string{b.Addr()}, Name: "alice", TLS: cfg})
+	if err != nil || !c.Connected() {
+		t.Fatalf("connected: %v", err)
+	}
+	defer c.Close()
+	eventually(t, "the connection ends", func() bool { return !c.Connected() })
 }

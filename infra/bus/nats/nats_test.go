@@ -14,7 +14,7 @@ import (
 	"github.com/xtreemos/xos"
 	"github.com/xtreemos/xos/infra/bus"
 	"github.com/xtreemos/xos/infra/bus/bustest"
-	"github.com/xtreemos/xos/infra/bus/nats"
+	"github.com/xtreemos/xos/infra/bus/natsd"
 )
 
 const patience = 15 * time.Second
@@ -112,11 +112,11 @@ func TestBadInput(t *testing.T) {
 	if err := c.Publish(deadline(t), "big", make([]byte, 2<<20)); !xos.Is(err, xos.TooLarge) {
 		t.Errorf("2 MiB: %v", err)
 	}
-	for name, cfg := range map[string]nats.ServerConfig{
+	for name, cfg := range map[string]natsd.Config{
 		"no TLS":        {Listen: "127.0.0.1:0"},
 		"no client TLS": {Listen: "127.0.0.1:0", TLS: &tls.Config{}, Authorize: nil},
 	} {
-		if _, err := nats.StartServer(cfg); !xos.Is(err, xos.Invalid) {
+		if _, err := natsd.Start(cfg); !xos.Is(err, xos.Invalid) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/xtreemos/xos"
 	"github.com/xtreemos/xos/infra/bus"
+	"github.com/xtreemos/xos/infra/bus/wire"
 )
 
 // gathering is one request that waits for replies.
@@ -21,7 +22,7 @@ type gathering struct {
 
 // reply takes what arrives in the inbox.
 func (c *conn) reply(m *nats.Msg) {
-	request, from, ok := parseReply(m.Subject, c.inbox)
+	request, from, ok := wire.ParseReply(m.Subject, c.inbox)
 	if !ok {
 		return
 	}

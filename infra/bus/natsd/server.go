@@ -1,35 +1,16 @@
-// Package nats implements the bus on NATS: a server embedded in a process of
-// the grid's core, and the connection to it.
+// Package natsd is the bus's server: NATS, embedded in a process of the grid's
+// core.
 //
-// # Who may speak, and who spoke
-//
-// The server speaks mutual TLS only, the handshake before any other byte. Who
-// a connection is, and which subjects it may use, the caller's Authorize
-// decides from the client's certificate; deny is the default.
-//
-// A NATS message does not say who sent it. So the sender's name is a word of
-// the subject on the wire, and the server lets a connection publish only under
-// its own name. For the connection named N:
-//
-//	bus                     on the wire                  permission
-//	Publish S               publish   m.N.S              m.N.(pub patterns)
-//	Subscribe S             subscribe m.*.S              m.*.(sub patterns)
-//	own inbox               subscribe i.N.CONN.>         i.N.>
-//	request, reply address  i.N.CONN.REQ
-//	reply to it             publish   i.X.CONN.REQ.N     i.*.*.*.N
-//
-// The receiver reads Message.From out of the subject, and can rely on it as on
-// the server, which is the only one to read certificates. A reply address that
-// is not an inbox of the message's own sender is ignored: nobody can have
-// another write where it may not itself. CONN is random, so inboxes cannot be
-// guessed, and nobody may listen at another name's. Names are escaped into one
-// word.
+// It speaks mutual TLS only, the handshake before any other byte. Who a
+// connection is, and which subjects it may use, the caller's Authorize decides
+// from the client's certificate; deny is the default. infra/bus/wire tells how
+// the server's permissions make a message's sender certain.
 //
 // A connection ends when its certificate does; Recheck asks Authorize again
 // for all, after a revocation. There is no persistence (JetStream), no
 // websocket, no MQTT, and no other account: what is not configured here does
 // not listen.
-package nats
+package natsd
 
 import (
 	"crypto/tls"
@@ -46,6 +27,7 @@ import (
 	"github.com/nats-io/nats-server/v2/server"
 
 	"github.com/xtreemos/xos"
+	"github.com/xtreemos/xos/infra/bus/wire"
 )
 
 // Authorize says who the owner of a verified or unverified chain (leaf first)
@@ -54,8 +36,8 @@ import (
 // refuses the connection.
 type Authorize func(chain []*x509.Certificate) (name string, pub, sub []string, err error)
 
-// ServerConfig has no optional security: TLS and Authorize must be given.
-type ServerConfig struct {
+// Config has no optional security: TLS and Authorize must be given.
+type Config struct {
 	// Listen is host:port; port 0 takes a free one.
 	Listen string
 	// TLS must ask for a client certificate (tls.RequireAnyClientCert or
@@ -92,8 +74,8 @@ type admission struct {
 	pub, sub []string
 }
 
-// StartServer listens when it returns.
-func StartServer(cfg ServerConfig) (*Server, error) {
+// Start listens when it returns.
+func Start(cfg Config) (*Server, error) {
 	if cfg.TLS == nil || cfg.Authorize == nil {
 		return nil, xos.Errorf(xos.Invalid, "the bus needs a TLS configuration and an authorizer")
 	}
@@ -212,34 +194,23 @@ func (g *gate) admit(c server.ClientAuthentication) (a admission, err error) {
 	if a.name, a.pub, a.sub, err = g.authorize(a.chain); err != nil {
 		return a, err
 	}
-	if err := checkName(a.name); err != nil {
+	if err := wire.CheckName(a.name); err != nil {
 		return a, err
 	}
 	for _, p := range slices.Concat(a.pub, a.sub) {
-		if err := checkSubject(p, true); err != nil {
+		if err := wire.Check(p, true); err != nil {
 			return a, err
 		}
 	}
 	return a, nil
 }
 
-// user gives the permissions of the package comment. The lists are never
-// empty: to NATS an empty one would mean everything.
 func (a admission) user() *server.User {
-	word := escapeName(a.name)
-	pub := []string{inboxSpace + ".*.*.*." + word}
-	sub := []string{inboxSpace + "." + word + ".>"}
-	for _, p := range a.pub {
-		pub = append(pub, sentBy(a.name, p))
-	}
-	for _, p := range a.sub {
-		sub = append(sub, sentByAnyone(p))
-	}
 	return &server.User{
 		Username: a.name,
 		Permissions: &server.Permissions{
-			Publish:   &server.SubjectPermission{Allow: pub},
-			Subscribe: &server.SubjectPermission{Allow: sub},
+			Publish:   &server.SubjectPermission{Allow: wire.MayPublish(a.name, a.pub)},
+			Subscribe: &server.SubjectPermission{Allow: wire.MaySubscribe(a.name, a.sub)},
 		},
 		ConnectionDeadline: a.chain[0].NotAfter,
 	}

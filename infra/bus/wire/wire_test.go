@@ -1,4 +1,4 @@
-package nats
+package wire
 
 import (
 	"strings"
@@ -12,18 +12,18 @@ func FuzzParse(f *testing.F) {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, wire string) {
-		if from, subject, ok := parseMessage(wire); ok {
-			if sentBy(from, subject) != wire || checkName(from) != nil || checkSubject(subject, false) != nil {
+		if from, subject, ok := ParseMessage(wire); ok {
+			if From(from, subject) != wire || CheckName(from) != nil || Check(subject, false) != nil {
 				t.Errorf("%q is taken for %q from %q", wire, subject, from)
 			}
-			if strings.Contains(escapeName(from), ".") {
+			if strings.Contains(Escape(from), ".") {
 				t.Errorf("the name %q is more than one word", from)
 			}
-			if replyBelongs(wire, from) {
+			if IsInbox(wire, from) {
 				t.Errorf("%q is taken for an inbox", wire)
 			}
 		}
-		if request, from, ok := parseReply(wire, "i.me.c."); ok && strings.Contains(request, ".") {
+		if request, from, ok := ParseReply(wire, "i.me.c."); ok && strings.Contains(request, ".") {
 			t.Errorf("%q is taken for request %q from %q", wire, request, from)
 		}
 	})
@@ -34,12 +34,12 @@ func FuzzName(f *testing.F) {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, name string) {
-		word := escapeName(name)
-		back, ok := unescapeName(word)
-		if valid := checkName(name) == nil; ok != valid || ok && back != name {
+		word := Escape(name)
+		back, ok := Unescape(word)
+		if valid := CheckName(name) == nil; ok != valid || ok && back != name {
 			t.Errorf("%q becomes %q becomes %q, %v", name, word, back, ok)
 		}
-		if name != "" && checkSubject("m."+word, false) != nil && len(word) < maxSubject-2 {
+		if name != "" && Check("m."+word, false) != nil && len(word) < MaxSubject-2 {
 			t.Errorf("%q is no word", word)
 		}
 	})
