@@ -59,7 +59,7 @@ type Entry struct {
 
 const (
 	maxString = 512 // bytes of one string of a record
-	maxDetail = 16  // details of a record
+	maxDetail = 4   // details of a record; with escapes a line stays below maxLine
 	maxLine   = 64 << 10
 )
 

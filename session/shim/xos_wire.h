@@ -138,9 +138,10 @@
  *       48   32  the VO's name, padded with zeros
  *
  * An index is `slots` times {u32 key, u32 offset of a record}, offset 0 where
- * there is none. The key is the id, or FNV-1a (32 bit) of the name. A record
- * stands in the first free slot from (key * XOS_SNAP_MIX mod 2^32) >> 16,
- * modulo `slots`; a lookup ends at the first empty one.
+ * there is none. The key is the id, or FNV-1a (32 bit) of the name. With
+ * h = key * XOS_SNAP_MIX mod 2^32, a record stands in the first free slot from
+ * h xor (h >> 16), modulo `slots`; a lookup ends at the first empty one, or
+ * after XOS_SNAP_RUN slots.
  *
  *   record  u32 kind XOS_SNAP_USER, u32 length: passwd, list<u32> gids
  *           u32 kind XOS_SNAP_GROUP, u32 length: group
@@ -156,6 +157,7 @@
 #define XOS_SNAP_HEADER 80
 #define XOS_SNAP_MAX 0x40000000u
 #define XOS_SNAP_MIX 0x9e3779b1u
+#define XOS_SNAP_RUN 4096u
 #define XOS_SNAP_USER 1
 #define XOS_SNAP_GROUP 2
 

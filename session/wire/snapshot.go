@@ -224,7 +224,10 @@ func (x index) put(file []byte, key, offset uint32) {
 	}
 }
 
-func slotOf(key uint32) uint32 { return key * snapMix >> 16 }
+func slotOf(key uint32) uint32 {
+	h := key * snapMix
+	return h ^ h>>16
+}
 
 func nameKey(name string) uint32 {
 	h := fnv.New32a()

@@ -95,9 +95,9 @@ type PAMOpenReply struct {
 // "physics", "physics:higgs" and "alice@physics", the last being alice's
 // private group.
 type Handler interface {
-	// GetPwNam and GetPwUID look a user up. Ordinary processes are answered
-	// by snapshots and do not get here unless the peer is root or a grid user
-	// without her VO's group.
+	// GetPwNam and GetPwUID look a user up. The modules ask for root only,
+	// and only what no snapshot has: all others are answered by snapshots.
+	// But anyone may connect, so every method looks at the peer.
 	GetPwNam(ctx context.Context, p Peer, a xos.Account) (Passwd, error)
 	GetPwUID(ctx context.Context, p Peer, uid uint32) (Passwd, error)
 	GetGrNam(ctx context.Context, p Peer, name string) (Group, error)
@@ -120,7 +120,8 @@ type Handler interface {
 	// the implementation has to end the peer's process itself. If the reply
 	// could not be delivered, PAMClose follows.
 	PAMOpen(ctx context.Context, p Peer, r PAMOpenRequest) (PAMOpenReply, error)
-	// PAMClose ends a session; closing an unknown one is no error. The login
-	// process may be killed without calling it: watch Peer.PIDFD too.
+	// PAMClose ends a session; closing an unknown one is no error. The peer is
+	// the process that opened it, or a relative of that. The login process may
+	// be killed without calling this: watch the PIDFD of PAMOpen too.
 	PAMClose(ctx context.Context, p Peer, id xos.SessionID) error
 }

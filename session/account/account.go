@@ -1,0 +1,346 @@
+// Package account keeps a machine's account map: grid accounts and VO groups,
+// each with its local id. An account's gid equals its uid, and users and
+// groups draw from one space of ids, so that no id ever has two meanings.
+//
+// An id is given once and for ever: it is not used again even when its account
+// is gone from the grid, since files, processes and keyrings that outlive an
+// account must never come to belong to another. Before a name becomes durable
+// it may be reserved (see Preview), in memory only.
+package account
+
+import (
+	"context"
+	"crypto/rand"
+	"os"
+	"path/filepath"
+	"sort"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/xtreemos/xos"
+	"github.com/xtreemos/xos/session"
+	"github.com/xtreemos/xos/session/process"
+)
+
+// Config says where the map is.
+type Config struct {
+	// Dir holds the journal and the site key; for root only. It must exist.
+	Dir string
+	// Etc is the directory with the local user database, "/etc".
+	Etc string
+	// SiteKey is a file of at least 16 bytes that decides which id an account
+	// is given where that is free. Machines that share one mostly agree on
+	// ids. Empty: Dir/site.key, made at first use.
+	SiteKey string
+	// Reservations bounds the reservations held at a time; 0: 16384.
+	Reservations int
+	// First and Last bound the ids; 0: session.FirstID and LastID.
+	First, Last uint32
+}
+
+// State of an id's life.
+type State string
+
+const (
+	Active      State = "active"      // in use, or may be at any time
+	Closing     State = "closing"     // access ended, its processes are going
+	Quarantined State = "quarantined" // nothing runs, traces may be left
+	Free        State = "free"        // no trace is left; see Map.Recycle
+)
+
+// Entry is one durable id.
+type Entry struct {
+	// Name of an account ("alice@physics") or of a VO group ("physics:higgs").
+	Name  string
+	ID    uint32
+	State State
+	Since time.Time // when the state began
+}
+
+// Map is the account map. It is safe for concurrent use.
+type Map struct {
+	cfg     Config
+	now     func() time.Time
+	siteKey []byte
+	boot    string
+	start   uint64 // when this map was opened, in process ticks
+	lock    *os.File
+
+	write   sync.Mutex // held while something becomes durable; taken before mu
+	journal *journal
+
+	mu      sync.Mutex
+	users   map[string]record
+	groups  map[string]record
+	owner   map[uint32]string // durable and reserved ids; see key
+	held    reservations
+	dropped dropped // when reservations were last dropped, by bucket
+	local   local
+	stamp   string
+}
+
+// key names the holder of an id: users and groups apart.
+func userKey(name string) string  { return "u" + name }
+func groupKey(name string) string { return "g" + name }
+
+// Open reads the map. Only one process can have it open; the map outlives a
+// kill at any point.
+func Open(cfg Config, now func() time.Time) (*Map, error) {
+	lock, err := os.OpenFile(filepath.Join(cfg.Dir, "accounts.lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, xos.Errorf(xos.Internal, "opening the account map: %w", err)
+	}
+	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		lock.Close()
+		return nil, xos.Errorf(xos.Exists, "another process has the account map in %s open", cfg.Dir)
+	}
+	m, err := open(cfg, now, directory(cfg.Dir))
+	if err != nil {
+		lock.Close()
+		return nil, err
+	}
+	m.lock = lock
+	return m, nil
+}
+
+func open(cfg Config, now func() time.Time, d disk) (*Map, error) {
+	if cfg.First == 0 {
+		cfg.First, cfg.Last = session.FirstID, session.LastID
+	}
+	if cfg.First < 1000 || cfg.Last < cfg.First || cfg.Last > session.LastID {
+		return nil, xos.Errorf(xos.Invalid, "%d..%d is no range of ids for grid accounts", cfg.First, cfg.Last)
+	}
+	if cfg.Reservations == 0 {
+		cfg.Reservations = 16384
+	}
+	m := &Map{cfg: cfg, now: now, users: map[string]record{}, groups: map[string]record{}, owner: map[uint32]string{}}
+	m.held = newReservations(cfg.Reservations)
+	var err error
+	if m.siteKey, err = siteKey(cfg); err != nil {
+		return nil, err
+	}
+	if m.boot, err = process.Boot(); err != nil {
+		return nil, err
+	}
+	if m.start, err = process.Now(); err != nil {
+		return nil, err
+	}
+	records, err := readJournal(d)
+	if err != nil {
+		return nil, err
+	}
+	for _, r := range records {
+		if err := m.replay(r); err != nil {
+			return nil, err
+		}
+	}
+	if m.journal, err = newJournal(d, m.records()); err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+// replay takes over a record from the journal, which must contradict none.
+func (m *Map) replay(r record) error {
+	table, name, key := m.users, r.User, userKey(r.User)
+	if r.User == "" {
+		table, name, key = m.groups, r.Group, groupKey(r.Group)
+	}
+	old, known := table[name]
+	holder, taken := m.owner[r.ID]
+	if name == "" || r.ID < m.cfg.First || r.ID > m.cfg.Last || known && old.ID != r.ID || taken && holder != key {
+		return xos.Errorf(xos.Internal, "the account map contradicts itself at %q, id %d", name, r.ID).
+			WithHint("restore it from a backup")
+	}
+	table[name] = r
+	m.owner[r.ID] = key
+	return nil
+}
+
+func (m *Map) records() []record {
+	var all []record
+	for _, table := range []map[string]record{m.users, m.groups} {
+		for _, r := range table {
+			all = append(all, r)
+		}
+	}
+	sort.Slice(all, func(i, j int) bool { return all[i].ID < all[j].ID })
+	return all
+}
+
+func siteKey(cfg Config) ([]byte, error) {
+	path := cfg.SiteKey
+	if path == "" {
+		path = filepath.Join(cfg.Dir, "site.key")
+		if _, err := os.Stat(path); os.IsNotExist(err) {
+			if err := makeKey(path); err != nil {
+				return nil, xos.Errorf(xos.Internal, "making the site key: %w", err)
+			}
+		}
+	}
+	key, err := os.ReadFile(path)
+	if err != nil {
+		return nil, xos.Errorf(xos.Internal, "reading the site key: %w", err)
+	}
+	if len(key) < 16 {
+		return nil, xos.Errorf(xos.Invalid, "the site key %s is shorter than 16 bytes", path)
+	}
+	return key, nil
+}
+
+// makeKey makes a key file, whole or not at all.
+func makeKey(path string) error {
+	key := make([]byte, 32)
+	rand.Read(key)
+	f, err := os.OpenFile(path+".new", os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if _, err := f.Write(key); err != nil {
+		return err
+	}
+	if err := f.Sync(); err != nil {
+		return err
+	}
+	if err := os.Rename(path+".new", path); err != nil {
+		return err
+	}
+	return directory(filepath.Dir(path)).SyncDir()
+}
+
+// Close lets another process open the map.
+func (m *Map) Close() error {
+	m.write.Lock()
+	defer m.write.Unlock()
+	m.journal.broken = os.ErrClosed
+	err := m.journal.f.Close()
+	if m.lock != nil {
+		m.lock.Close()
+	}
+	return err
+}
+
+// User gives an account's durable id.
+func (m *Map) User(a xos.Account) (Entry, bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	r, ok := m.users[a.String()]
+	return entry(a.String(), r), ok
+}
+
+// UserOf gives the account of a durable uid.
+func (m *Map) UserOf(uid uint32) (xos.Account, bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	name, ok := strings.CutPrefix(m.owner[uid], "u")
+	if _, durable := m.users[name]; !ok || !durable {
+		return xos.Account{}, false
+	}
+	a, err := xos.ParseAccount(name)
+	return a, err == nil
+}
+
+// Group gives a VO group's durable gid.
+func (m *Map) Group(name string) (Entry, bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	r, ok := m.groups[name]
+	return entry(name, r), ok
+}
+
+// GroupOf gives the VO group of a durable gid.
+func (m *Map) GroupOf(gid uint32) (name string, ok bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	name, ok = strings.CutPrefix(m.owner[gid], "g")
+	if _, durable := m.groups[name]; !ok || !durable {
+		return "", false
+	}
+	return name, true
+}
+
+// VO gives the durable accounts and groups of one VO, sorted by id.
+func (m *Map) VO(vo xos.VOName) (users, groups []Entry) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for name, r := range m.users {
+		if _, v, _ := strings.Cut(name, "@"); v == string(vo) {
+			users = append(users, entry(name, r))
+		}
+	}
+	for name, r := range m.groups {
+		if v, _, _ := strings.Cut(name, ":"); v == string(vo) {
+			groups = append(groups, entry(name, r))
+		}
+	}
+	byID := func(s []Entry) func(i, j int) bool { return func(i, j int) bool { return s[i].ID < s[j].ID } }
+	sort.Slice(users, byID(users))
+	sort.Slice(groups, byID(groups))
+	return users, groups
+}
+
+// VOs gives the VOs that have a durable group, sorted.
+func (m *Map) VOs() []xos.VOName {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var vos []xos.VOName
+	for name := range m.groups {
+		if !strings.Contains(name, ":") {
+			vos = append(vos, xos.VOName(name))
+		}
+	}
+	sort.Slice(vos, func(i, j int) bool { return vos[i] < vos[j] })
+	return vos
+}
+
+func entry(name string, r record) Entry {
+	return Entry{Name: name, ID: r.ID, State: r.State, Since: r.Time}
+}
+
+// SetState moves an account's id along its life. Nothing but Recycle frees it.
+func (m *Map) SetState(a xos.Account, s State) error {
+	if s != Active && s != Closing && s != Quarantined {
+		return xos.Errorf(xos.Invalid, "%q is no state an account can be set to", s)
+	}
+	m.write.Lock()
+	defer m.write.Unlock()
+	m.mu.Lock()
+	r, ok := m.users[a.String()]
+	m.mu.Unlock()
+	if !ok {
+		return xos.Errorf(xos.NotFound, "%s has no uid on this machine", a)
+	}
+	if r.State == s {
+		return nil
+	}
+	r.State, r.Time = s, m.now().UTC()
+	return m.commit(r)
+}
+
+// Recycle would free an id for another account.
+func (m *Map) Recycle(context.Context, xos.Account) error {
+	return xos.Errorf(xos.NotSupported, "uids are kept for ever: the sweep that proves that no process, file or key of one is left does not exist yet")
+}
+
+// commit makes records durable and then visible. The write lock is held.
+func (m *Map) commit(records ...record) error {
+	if err := m.journal.append(records...); err != nil {
+		return err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, r := range records {
+		if r.User != "" {
+			m.users[r.User] = r
+			m.owner[r.ID] = userKey(r.User)
+		} else {
+			m.groups[r.Group] = r
+			m.owner[r.ID] = groupKey(r.Group)
+		}
+	}
+	return nil
+}

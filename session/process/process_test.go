@@ -1,0 +1,66 @@
+package process_test
+
+import (
+	"os"
+	"os/exec"
+	"testing"
+
+	"github.com/xtreemos/xos"
+	"github.com/xtreemos/xos/session/process"
+)
+
+func TestIdentity(t *testing.T) {
+	before, err := process.Now()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command("sleep", "60")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	id, err := process.Of(cmd.Process.Pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	after, _ := process.Now()
+	if id.Start < before || id.Start > after {
+		t.Errorf("start %d is not between %d and %d", id.Start, before, after)
+	}
+	f, err := id.Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if process.Ended(f) {
+		t.Error("a running process is said to have ended")
+	}
+	other := process.ID{PID: id.PID, Start: id.Start + 1}
+	if _, err := other.Open(); !xos.Is(err, xos.NotFound) {
+		t.Errorf("another start time opened: %v", err)
+	}
+	if err := other.Kill(); err != nil || process.Ended(f) {
+		t.Errorf("killing a former holder of the pid: %v, ended %v", err, process.Ended(f))
+	}
+	if err := id.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	cmd.Wait()
+	if !process.Ended(f) {
+		t.Error("a killed process is said to run")
+	}
+	if _, err := process.Of(id.PID); !xos.Is(err, xos.NotFound) {
+		t.Errorf("a dead process has an identity: %v", err)
+	}
+	if err := id.Kill(); err != nil {
+		t.Errorf("killing what has ended: %v", err)
+	}
+}
+
+func TestBoot(t *testing.T) {
+	if b, err := process.Boot(); err != nil || len(b) != 36 {
+		t.Errorf("boot id %q, %v", b, err)
+	}
+	if _, err := process.Of(os.Getpid()); err != nil {
+		t.Error(err)
+	}
+}

@@ -1,0 +1,113 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What the modules share: names, fields, the client of the session service and
+ * the reader of snapshots. All of it keeps nothing between calls, so that it
+ * is safe in any thread, after any fork and after any change of user; none of
+ * it starts threads, handles signals or waits without a deadline. Functions
+ * return 0, or -1 with errno set, where nothing else is said.
+ */
+#ifndef XOS_SHIM_H
+#define XOS_SHIM_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "xos_wire.h"
+
+/* Where the session service and the snapshots are, and whose they must be.
+ * The modules use xos_here; only tests look elsewhere. */
+struct xos_place {
+	const char *socket;
+	const char *snapshots;
+	uid_t owner;
+};
+extern const struct xos_place xos_here;
+
+/* --- names (xos_names.c) ------------------------------------------------ */
+
+/* Whether s[0..n) may be a user's, VO's or group's name. */
+int xos_is_part(const char *s, size_t n);
+/* Whether s follows the grammar of login names; *vo is then its VO. */
+int xos_is_login(const char *s, const char **vo);
+/* Whether s follows the grammar of group names. *vo and *vo_len are then its
+ * VO, *plain whether it is a VO's name alone, and so could be a local group's
+ * as well. */
+int xos_is_group(const char *s, const char **vo, size_t *vo_len, int *plain);
+int xos_is_id(uint32_t id);
+
+/* --- fields (xos_fields.c) ---------------------------------------------- */
+
+/* Writes fields into memory of the caller, of which the first XOS_HEADER bytes
+ * are left for the header. What does not fit sets bad. */
+struct xos_out {
+	unsigned char *b;
+	size_t len, cap;
+	int bad;
+};
+void xos_out_init(struct xos_out *o, void *mem, size_t cap);
+void xos_put_u32(struct xos_out *o, uint32_t v);
+void xos_put_str(struct xos_out *o, const char *s); /* NULL is "" */
+
+/* Reads fields; the first malformed one sets bad, after which all are empty. */
+struct xos_in {
+	const unsigned char *p;
+	size_t left;
+	int bad;
+};
+/* A string field, which has no end mark. */
+struct xos_str {
+	const char *s;
+	uint32_t len;
+};
+#define XOS_STR(literal) {literal, sizeof literal - 1}
+uint32_t xos_get_u32(struct xos_in *in);
+uint32_t xos_get_id(struct xos_in *in); /* malformed unless a grid id */
+struct xos_str xos_get_str(struct xos_in *in);
+uint32_t xos_get_count(struct xos_in *in, uint32_t most);
+int xos_in_end(const struct xos_in *in); /* 1: well-formed, nothing left */
+uint32_t xos_le32(const unsigned char *p);
+/* Copies a string to memory of at least len + 1 bytes. */
+char *xos_str_copy(char *to, struct xos_str s);
+int xos_str_is(struct xos_str s, const char *c);
+
+/* --- client (xos_client.c) ---------------------------------------------- */
+
+struct xos_reply {
+	uint32_t status;
+	struct xos_in in;    /* the fields */
+	unsigned char *body; /* their memory */
+	int fd;              /* a descriptor that came along, or -1 */
+};
+/* Sends a request and waits at most `ms` for its reply. Whatever it returns,
+ * xos_reply_free must follow; it closes fd unless that was set to -1. */
+int xos_call(const struct xos_place *at, int op, struct xos_out *request, int ms,
+             struct xos_reply *reply);
+void xos_reply_free(struct xos_reply *reply);
+
+/* Moves a descriptor above the standard ones, of which the host may have
+ * closed some; on failure it is closed. */
+int xos_high_fd(int fd);
+
+/* --- snapshots (xos_snapshot.c) ------------------------------------------ */
+
+struct xos_record {
+	uint32_t kind; /* XOS_SNAP_USER or XOS_SNAP_GROUP */
+	struct xos_in in;
+	unsigned char *body;
+};
+enum xos_find {
+	XOS_FOUND,
+	XOS_MISS,   /* the VO's snapshot does not have it */
+	XOS_ABSENT, /* there is no such snapshot */
+	XOS_BARRED, /* this process may not read it */
+	XOS_BROKEN, /* it is no snapshot, or cannot be read */
+};
+/* Looks for a name in its VO's snapshot, and for an id in all that this
+ * process may read. xos_record_free must follow XOS_FOUND. */
+enum xos_find xos_find_name(const struct xos_place *at, const char *vo, size_t vo_len,
+                            const char *name, struct xos_record *r);
+enum xos_find xos_find_id(const struct xos_place *at, uint32_t id, struct xos_record *r);
+void xos_record_free(struct xos_record *r);
+
+#endif

@@ -1,0 +1,33 @@
+package vom
+
+import (
+	"net/netip"
+	"time"
+
+	"github.com/xtreemos/xos"
+)
+
+// Proof is how a user without a certificate shows who she is: her password, or
+// an enrolment token, which serves once. With a token she may set a password.
+type Proof struct {
+	Password, Token, NewPassword string
+}
+
+// MachineClaim is what a machine that wants a certificate says of itself.
+type MachineClaim struct {
+	Node    xos.NodeID
+	Service Service
+	// Key is the SHA-256 of its public key (SubjectPublicKeyInfo): only the
+	// machine that joined under a name, or one with a new token after its
+	// removal, may have it.
+	Key [32]byte
+	// Addresses it wants in its certificate. No two machines have the same.
+	Addresses []netip.Addr
+}
+
+// MachineGrant is what the records allow to certify.
+type MachineGrant struct {
+	Machine
+	Addresses                   []netip.Addr
+	Issued, NotBefore, NotAfter time.Time
+}

@@ -1,0 +1,126 @@
+package xvoms
+
+import (
+	"context"
+	"time"
+
+	"github.com/xtreemos/xos"
+	"github.com/xtreemos/xos/infra/kv"
+	"github.com/xtreemos/xos/vom"
+)
+
+type revocationRecord struct {
+	vom.Revocation
+	// Until is when the last certificate that it could concern has expired.
+	Until time.Time `json:"until"`
+}
+
+// revoke writes a revocation of certificates that are valid for at most ttl.
+// what is its kind and subject; a newer one for the same replaces it, since it
+// refuses all that the older one did.
+func (r *Records) revoke(t kv.Txn, what string, rev vom.Revocation, ttl time.Duration) error {
+	old, ok, err := read[revocationRecord](t, prefixRevoked+what)
+	if err != nil {
+		return err
+	}
+	if ok {
+		rev.Before = later(rev.Before, old.Before)
+	}
+	return write(t, prefixRevoked+what, revocationRecord{rev, rev.Before.Add(ttl + skew)})
+}
+
+// floor gives the time after which a certificate for an account must be
+// issued so that no revocation refuses it.
+func floor(t kv.Txn, a xos.Account) (time.Time, error) {
+	var f time.Time
+	for _, what := range []string{"user/" + string(a.User), "vo/" + string(a.VO), "account/" + string(a.VO) + "/" + string(a.User)} {
+		rev, ok, err := read[revocationRecord](t, prefixRevoked+what)
+		if err != nil {
+			return f, err
+		}
+		if ok {
+			f = later(f, rev.Before)
+		}
+	}
+	return f, nil
+}
+
+// Revoke ends one certificate, with its companion of the same serial and all
+// delegated from it.
+func (r *Records) Revoke(ctx context.Context, serial string, issued time.Time, reason string) error {
+	return r.change(ctx, func(t kv.Txn) error {
+		rev := vom.Revocation{Serial: serial, Before: later(r.now(), issued), Reason: reason}
+		if err := r.revoke(t, "serial/"+serial, rev, r.cfg.MachineTTL); err != nil {
+			return err
+		}
+		return bump(t)
+	})
+}
+
+// IsRevoked reports whether one certificate was ended by Revoke.
+func (r *Records) IsRevoked(ctx context.Context, serial string) (revoked bool, err error) {
+	err = r.db.View(ctx, func(t kv.Txn) error {
+		_, revoked, err = read[revocationRecord](t, prefixRevoked+"serial/"+serial)
+		return err
+	})
+	return revoked, err
+}
+
+// sweepBatch keeps a sweep's transactions within every engine's limits.
+const sweepBatch = 50
+
+// Sweep removes what has expired: revocations, tokens, notes of issues. It is
+// no change of the bundle, which leaves expired revocations out already.
+func (r *Records) Sweep(ctx context.Context) error {
+	now := r.now()
+	var dead []string
+	err := r.db.View(ctx, func(t kv.Txn) error {
+		dead = nil
+		gone := func(prefix, rest string, end time.Time) {
+			if now.After(end) {
+				dead = append(dead, prefix+rest)
+			}
+		}
+		if err := each(t, prefixRevoked, func(k string, v revocationRecord) error { gone(prefixRevoked, k, v.Until); return nil }); err != nil {
+			return err
+		}
+		if err := each(t, prefixToken, func(k string, v tokenRecord) error { gone(prefixToken, k, v.Expires); return nil }); err != nil {
+			return err
+		}
+		if err := each(t, prefixJoin, func(k string, v joinRecord) error { gone(prefixJoin, k, v.Expires); return nil }); err != nil {
+			return err
+		}
+		return each(t, prefixIssued, func(k string, v issuedRecord) error { gone(prefixIssued, k, v.NotAfter.Add(keepIssued)); return nil })
+	})
+	if err != nil {
+		return err
+	}
+	for len(dead) > 0 {
+		n := min(len(dead), sweepBatch)
+		err := r.db.Update(ctx, func(t kv.Txn) error {
+			for _, k := range dead[:n] {
+				// One that was written anew since is not dead.
+				v, ok, err := read[struct {
+					Until    time.Time `json:"until"`
+					Expires  time.Time `json:"expires"`
+					NotAfter time.Time `json:"not_after"`
+				}](t, k)
+				if err != nil {
+					return err
+				}
+				if !ok || now.Before(v.Until) || now.Before(v.Expires) || now.Before(v.NotAfter.Add(keepIssued)) {
+					continue
+				}
+				if err := t.Delete([]byte(k)); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		dead = dead[n:]
+	}
+	return nil
+}
