@@ -20,7 +20,7 @@ func ServeUnix(ctx context.Context, path string, mode os.FileMode, handler http.
 	if err != nil {
 		return err
 	}
-	return serve(ctx, l, handler)
+	return Serve(ctx, l, handler)
 }
 
 // ServeTLS serves handler on l until ctx ends. What client certificates are
@@ -28,10 +28,12 @@ func ServeUnix(ctx context.Context, path string, mode os.FileMode, handler http.
 func ServeTLS(ctx context.Context, l net.Listener, cfg *tls.Config, handler http.Handler) error {
 	cfg = cfg.Clone()
 	cfg.NextProtos = []string{"h2", "http/1.1"}
-	return serve(ctx, tls.NewListener(l, cfg), handler)
+	return Serve(ctx, tls.NewListener(l, cfg), handler)
 }
 
-func serve(ctx context.Context, l net.Listener, handler http.Handler) error {
+// Serve serves handler on a listener that was made already, a unix or a TLS
+// one, until ctx ends.
+func Serve(ctx context.Context, l net.Listener, handler http.Handler) error {
 	var protocols http.Protocols
 	protocols.SetHTTP1(true)
 	protocols.SetHTTP2(true)

@@ -1,0 +1,262 @@
+// Package cda is the credential distribution authority (CDA): it certifies
+// members of VOs, and machines that act for them. It serves Credentials of
+// api/xos/v1.
+package cda
+
+import (
+	"context"
+	"crypto/ed25519"
+	"crypto/x509"
+	"log/slog"
+	"time"
+
+	"connectrpc.com/connect"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/xtreemos/xos"
+	xosv1 "github.com/xtreemos/xos/api/xos/v1"
+	"github.com/xtreemos/xos/api/xos/v1/xosv1connect"
+	"github.com/xtreemos/xos/infra/audit"
+	"github.com/xtreemos/xos/infra/rpc"
+	"github.com/xtreemos/xos/vom"
+	"github.com/xtreemos/xos/vom/authority"
+	"github.com/xtreemos/xos/vom/credential"
+	"github.com/xtreemos/xos/vom/order"
+)
+
+// Records says who may be certified: vom/xvoms.
+type Records interface {
+	Login(context.Context, xos.Account, vom.Proof) (vom.Identity, error)
+	Renew(context.Context, vom.Identity) (vom.Identity, error)
+	Delegate(ctx context.Context, source vom.Identity, node xos.NodeID, notAfter time.Time) (vom.Identity, error)
+	Revoke(ctx context.Context, serial string, issued time.Time, reason string) error
+	Explain(ctx context.Context, account, serial string) (allowed bool, lines []string, err error)
+}
+
+// Audit is where decisions are written down: infra/audit's Log.
+type Audit interface {
+	Append(context.Context, audit.Record) error
+}
+
+// Service implements xosv1connect.CredentialsHandler.
+type Service struct {
+	records   Records
+	authority *authority.Authority
+	verifier  *credential.Verifier
+	audit     Audit
+	now       func() time.Time
+	log       *slog.Logger
+}
+
+var _ xosv1connect.CredentialsHandler = (*Service)(nil)
+
+// New makes the service. The verifier must see the records' latest bundle.
+func New(r Records, a *authority.Authority, v *credential.Verifier, log Audit, now func() time.Time, l *slog.Logger) *Service {
+	return &Service{records: r, authority: a, verifier: v, audit: log, now: now, log: l}
+}
+
+// Trust gives the public keys; anybody may have them.
+func (s *Service) Trust(context.Context, *connect.Request[xosv1.TrustRequest]) (*connect.Response[xosv1.TrustResponse], error) {
+	return connect.NewResponse(TrustOf(s.authority)), nil
+}
+
+// TrustOf gives an authority's public keys in the form of the wire.
+func TrustOf(a *authority.Authority) *xosv1.TrustResponse {
+	t := a.Trust()
+	return &xosv1.TrustResponse{X509Roots: t.X509Roots, SshUserCas: t.SSHUserCAs, SshHostCas: t.SSHHostCAs}
+}
+
+// Issue certifies a member who proves who she is.
+func (s *Service) Issue(ctx context.Context, req *connect.Request[xosv1.IssueRequest]) (*connect.Response[xosv1.IssueResponse], error) {
+	m := req.Msg
+	return audited(ctx, s, "issue", m.Account, func() (*xosv1.IssueResponse, error) {
+		a, err := xos.ParseAccount(m.Account)
+		if err != nil {
+			return nil, err
+		}
+		csr, pub, err := authority.ParseRequest(m.Csr)
+		if err != nil {
+			return nil, err
+		}
+		id, err := s.records.Login(ctx, a, vom.Proof{Password: m.Password, Token: m.Token, NewPassword: m.NewPassword})
+		if err != nil {
+			return nil, err
+		}
+		return s.certify(ctx, csr, pub, id)
+	})
+}
+
+// Renew certifies the bearer of a valid certificate anew.
+func (s *Service) Renew(ctx context.Context, req *connect.Request[xosv1.RenewRequest]) (*connect.Response[xosv1.IssueResponse], error) {
+	old, err := s.verifier.X509(rpc.PeerFrom(ctx).Chain)
+	return audited(ctx, s, "renew", accountOf(old), func() (*xosv1.IssueResponse, error) {
+		if err != nil {
+			return nil, err
+		}
+		csr, pub, err := authority.ParseRequest(req.Msg.Csr)
+		if err != nil {
+			return nil, err
+		}
+		id, err := s.records.Renew(ctx, old)
+		if err != nil {
+			return nil, err
+		}
+		return s.certify(ctx, csr, pub, id)
+	})
+}
+
+// certify signs both forms of a user's certificate.
+func (s *Service) certify(ctx context.Context, csr *x509.CertificateRequest, pub ed25519.PublicKey, id vom.Identity) (*xosv1.IssueResponse, error) {
+	chain, err := s.authority.User(ctx, csr, id)
+	if err != nil {
+		return nil, err
+	}
+	line, err := s.authority.SSHUser(ctx, pub, id)
+	if err != nil {
+		return nil, err
+	}
+	return &xosv1.IssueResponse{X509Chain: chain, SshCertificate: line, Attributes: wire(id.Attributes), NotAfter: timestamppb.New(id.NotAfter)}, nil
+}
+
+// Revoke ends the certificate that the caller shows.
+func (s *Service) Revoke(ctx context.Context, _ *connect.Request[xosv1.RevokeRequest]) (*connect.Response[xosv1.RevokeResponse], error) {
+	id, err := s.verifier.X509(rpc.PeerFrom(ctx).Chain)
+	return audited(ctx, s, "revoke", accountOf(id), func() (*xosv1.RevokeResponse, error) {
+		if err != nil {
+			return nil, err
+		}
+		return &xosv1.RevokeResponse{}, s.records.Revoke(ctx, id.Serial, id.Issued, "revoked by its owner at "+s.now().UTC().Format(time.RFC3339))
+	})
+}
+
+// Delegate certifies a node's key for a user who showed herself to it.
+func (s *Service) Delegate(ctx context.Context, req *connect.Request[xosv1.DelegateRequest]) (*connect.Response[xosv1.DelegateResponse], error) {
+	node, source, end, err := s.delegation(ctx, req.Msg)
+	return audited(ctx, s, "delegate", accountOf(source), func() (*xosv1.DelegateResponse, error) {
+		if err != nil {
+			return nil, err
+		}
+		csr, _, err := authority.ParseRequest(req.Msg.Csr)
+		if err != nil {
+			return nil, err
+		}
+		id, err := s.records.Delegate(ctx, source, node, end)
+		if err != nil {
+			return nil, err
+		}
+		chain, err := s.authority.User(ctx, csr, id)
+		if err != nil {
+			return nil, err
+		}
+		return &xosv1.DelegateResponse{X509Chain: chain, Attributes: wire(id.Attributes), NotAfter: timestamppb.New(id.NotAfter)}, nil
+	})
+}
+
+// delegation says for which node, from what, and until when a delegated
+// credential is asked for.
+func (s *Service) delegation(ctx context.Context, m *xosv1.DelegateRequest) (xos.NodeID, vom.Identity, time.Time, error) {
+	fail := func(err error) (xos.NodeID, vom.Identity, time.Time, error) {
+		return "", vom.Identity{}, time.Time{}, err
+	}
+	peer, err := s.verifier.Machine(rpc.PeerFrom(ctx).Chain)
+	if err != nil {
+		return fail(err)
+	}
+	if peer.Service != vom.ServiceNode {
+		return fail(xos.Errorf(xos.Permission, "service %q acts for no user", peer.Service))
+	}
+	if len(m.SshCertificate) > 0 {
+		if len(m.Order) > 0 {
+			return fail(xos.Errorf(xos.Invalid, "show an OpenSSH certificate or an order, not both"))
+		}
+		cert, err := credential.ParseSSH(m.SshCertificate)
+		if err != nil {
+			return fail(err)
+		}
+		claimed, err := credential.FromSSH(cert)
+		if err != nil {
+			return fail(err)
+		}
+		id, err := s.verifier.SSH(cert, claimed.Account.String())
+		return peer.Node, id, id.NotAfter, err
+	}
+	o, id, err := order.Verify(s.verifier, m.Order, m.OrderSignature, m.OrderChain, s.now())
+	if err != nil {
+		return fail(err)
+	}
+	if xos.NodeID(o.ExecutionNode) != peer.Node {
+		return fail(xos.Errorf(xos.Permission, "the order is for %.80q, not for %s", o.ExecutionNode, peer.Node))
+	}
+	return peer.Node, id, o.NotAfter.AsTime(), nil
+}
+
+// Explain says what the core knows of an account or a certificate.
+func (s *Service) Explain(ctx context.Context, req *connect.Request[xosv1.ExplainRequest]) (*connect.Response[xosv1.ExplainResponse], error) {
+	account, serial := req.Msg.Account, req.Msg.Serial
+	p := rpc.PeerFrom(ctx)
+	switch {
+	case p.Unix && p.UID == 0:
+	case len(p.Chain) > 0:
+		if _, err := s.verifier.Machine(p.Chain); err == nil {
+			break
+		}
+		// Even who is revoked may ask why; so only the chain is verified.
+		if err := s.verifier.Chain(p.Chain); err != nil {
+			return nil, err
+		}
+		id, err := credential.FromX509(p.Chain[0])
+		if err != nil {
+			return nil, err
+		}
+		if account != "" && account != id.Account.String() || serial != "" && serial != id.Serial {
+			return nil, xos.Errorf(xos.Permission, "you may ask about yourself, %s", id.Account)
+		}
+		account, serial = id.Account.String(), id.Serial
+	default:
+		return nil, xos.Errorf(xos.Permission, "show a certificate to ask").WithHint("xos login")
+	}
+	if account == "" && serial == "" {
+		return nil, xos.Errorf(xos.Invalid, "about whom?").WithHint("xos explain USER@VO")
+	}
+	allowed, lines, err := s.records.Explain(ctx, account, serial)
+	if err != nil {
+		return nil, err
+	}
+	return connect.NewResponse(&xosv1.ExplainResponse{Allowed: allowed, Lines: lines}), nil
+}
+
+// audited runs f and writes down what came of it.
+func audited[A any](ctx context.Context, s *Service, action, subject string, f func() (*A, error)) (*connect.Response[A], error) {
+	answer, err := f()
+	rec := audit.Record{Actor: rpc.PeerFrom(ctx).Address, Action: action, Subject: subject, Allowed: err == nil}
+	if err != nil {
+		rec.Reason = err.Error()
+	}
+	if aerr := s.audit.Append(ctx, rec); aerr != nil && err == nil {
+		// What is not on record must not be handed out.
+		err = xos.Errorf(xos.Unavailable, "writing the audit log: %w", aerr)
+	}
+	if err != nil {
+		s.log.Info("refused", "action", action, "subject", subject, "peer", rec.Actor, "error", err)
+		return nil, err
+	}
+	return connect.NewResponse(answer), nil
+}
+
+func accountOf(id vom.Identity) string {
+	if id.User == "" {
+		return ""
+	}
+	return id.Account.String()
+}
+
+func wire(a xos.Attributes) *xosv1.Attributes {
+	w := &xosv1.Attributes{User: string(a.User), Vo: string(a.VO), Home: string(a.Home)}
+	for _, g := range a.Groups {
+		w.Groups = append(w.Groups, string(g))
+	}
+	for _, r := range a.Roles {
+		w.Roles = append(w.Roles, string(r))
+	}
+	return w
+}
