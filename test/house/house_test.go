@@ -74,7 +74,7 @@ var shared = []string{"api", "infra/rpc", "infra/audit", "vom/credential"}
 
 // parts belong to a subsystem whose implementations must agree on them; within
 // that subsystem they may be imported.
-var parts = []string{"infra/kv/overlay", "infra/bus/wire", "xfs/frame", "session/wire", "session/process", "aem/unit"}
+var parts = []string{"infra/kv/overlay", "infra/bus/wire", "xfs/frame", "session/wire", "session/process", "aem/unit", "aem/order"}
 
 // mayImport says what an implementation may import beyond its own subsystem's
 // contract, the contracts, and what is shared.
