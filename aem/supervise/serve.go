@@ -138,7 +138,7 @@ func (c *client) obey(m *xosv1.ToJob) error {
 	}
 	if m.Signal != 0 {
 		if err := u.signal(int(m.Signal)); err != nil {
-			return c.send(&xosv1.FromJob{Notice: err.Error()})
+			return c.send(&xosv1.FromJob{Notice: err.Error(), SignalFailed: true})
 		}
 		c.mu.Lock()
 		c.done++

@@ -1129,15 +1129,17 @@ func (x *ToJob) GetWatch() bool {
 }
 
 type FromJob struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Job           *Job                   `protobuf:"bytes,1,opt,name=job,proto3" json:"job,omitempty"`        // at first, and whenever its state changed
-	Offset        int64                  `protobuf:"varint,2,opt,name=offset,proto3" json:"offset,omitempty"` // of the data below in its stream
-	Stdout        []byte                 `protobuf:"bytes,3,opt,name=stdout,proto3" json:"stdout,omitempty"`
-	Stderr        []byte                 `protobuf:"bytes,4,opt,name=stderr,proto3" json:"stderr,omitempty"`
-	StdinAcked    int64                  `protobuf:"varint,5,opt,name=stdin_acked,json=stdinAcked,proto3" json:"stdin_acked,omitempty"`    // bytes of stdin the job's machine holds safely
-	Ended         bool                   `protobuf:"varint,6,opt,name=ended,proto3" json:"ended,omitempty"`                                // last message: all output was sent
-	Notice        string                 `protobuf:"bytes,7,opt,name=notice,proto3" json:"notice,omitempty"`                               // for the user: "node2 does not answer, retrying"
-	SignalsDone   int64                  `protobuf:"varint,8,opt,name=signals_done,json=signalsDone,proto3" json:"signals_done,omitempty"` // of those sent on this stream, how many took effect
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	Job         *Job                   `protobuf:"bytes,1,opt,name=job,proto3" json:"job,omitempty"`        // at first, and whenever its state changed
+	Offset      int64                  `protobuf:"varint,2,opt,name=offset,proto3" json:"offset,omitempty"` // of the data below in its stream
+	Stdout      []byte                 `protobuf:"bytes,3,opt,name=stdout,proto3" json:"stdout,omitempty"`
+	Stderr      []byte                 `protobuf:"bytes,4,opt,name=stderr,proto3" json:"stderr,omitempty"`
+	StdinAcked  int64                  `protobuf:"varint,5,opt,name=stdin_acked,json=stdinAcked,proto3" json:"stdin_acked,omitempty"`    // bytes of stdin the job's machine holds safely
+	Ended       bool                   `protobuf:"varint,6,opt,name=ended,proto3" json:"ended,omitempty"`                                // last message: all output was sent
+	Notice      string                 `protobuf:"bytes,7,opt,name=notice,proto3" json:"notice,omitempty"`                               // for the user: "node2 does not answer, retrying"
+	SignalsDone int64                  `protobuf:"varint,8,opt,name=signals_done,json=signalsDone,proto3" json:"signals_done,omitempty"` // of those sent on this stream, how many took effect
+	// With a notice: the signal last sent was not delivered, and why.
+	SignalFailed  bool `protobuf:"varint,9,opt,name=signal_failed,json=signalFailed,proto3" json:"signal_failed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1226,6 +1228,13 @@ func (x *FromJob) GetSignalsDone() int64 {
 		return x.SignalsDone
 	}
 	return 0
+}
+
+func (x *FromJob) GetSignalFailed() bool {
+	if x != nil {
+		return x.SignalFailed
+	}
+	return false
 }
 
 type SignalRequest struct {
@@ -2020,7 +2029,7 @@ const file_xos_v1_job_proto_rawDesc = "" +
 	"\n" +
 	"shadow_pid\x18\n" +
 	" \x01(\x05R\tshadowPid\x12\x14\n" +
-	"\x05watch\x18\v \x01(\bR\x05watch\"\xe2\x01\n" +
+	"\x05watch\x18\v \x01(\bR\x05watch\"\x87\x02\n" +
 	"\aFromJob\x12\x1d\n" +
 	"\x03job\x18\x01 \x01(\v2\v.xos.v1.JobR\x03job\x12\x16\n" +
 	"\x06offset\x18\x02 \x01(\x03R\x06offset\x12\x16\n" +
@@ -2030,7 +2039,8 @@ const file_xos_v1_job_proto_rawDesc = "" +
 	"stdinAcked\x12\x14\n" +
 	"\x05ended\x18\x06 \x01(\bR\x05ended\x12\x16\n" +
 	"\x06notice\x18\a \x01(\tR\x06notice\x12!\n" +
-	"\fsignals_done\x18\b \x01(\x03R\vsignalsDone\"9\n" +
+	"\fsignals_done\x18\b \x01(\x03R\vsignalsDone\x12#\n" +
+	"\rsignal_failed\x18\t \x01(\bR\fsignalFailed\"9\n" +
 	"\rSignalRequest\x12\x10\n" +
 	"\x03job\x18\x01 \x01(\tR\x03job\x12\x16\n" +
 	"\x06signal\x18\x02 \x01(\x05R\x06signal\"\x10\n" +
