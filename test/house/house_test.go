@@ -70,7 +70,7 @@ func under(path string, rooms ...string) bool {
 var contracts = []string{"infra/kv", "infra/bus", "vom", "session", "xfs", "aem", "srds", "nodeguard"}
 
 // shared are rooms that anything but a contract may import.
-var shared = []string{"api", "infra/rpc", "infra/audit", "vom/credential"}
+var shared = []string{"api", "infra/rpc", "infra/audit", "vom/credential", "vom/order"}
 
 // parts belong to a subsystem whose implementations must agree on them; within
 // that subsystem they may be imported.
@@ -85,8 +85,9 @@ var mayImport = map[string][]string{
 	"nss_xos":         {"session/shim", "session/wire"},
 	"pam_xos":         {"session/shim", "session/wire"},
 	"nodeguard/guard": {"bpf"},
-	"vom/cda":         {"vom/xvoms", "vom/authority"},
-	"vom/rca":         {"vom/xvoms", "vom/authority"},
+	"vom/cda":         {"vom/authority"},
+	"vom/rca":         {"vom/xvoms", "vom/authority", "vom/cda"},
+	"xfs/dir":         {"xfs/mrc"},
 	"xfs/mrc":         {"xfs/frame"},
 	"xfs/osd":         {"xfs/frame", "infra/kv/pebble"},
 	"xfs/fuse":        {"xfs/client"},

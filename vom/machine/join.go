@@ -45,6 +45,8 @@ type JoinConfig struct {
 	Service vom.Service
 	// HostKey is the path of sshd's public host key to certify; "" for none.
 	HostKey string
+	// Addresses to be certified for; nil: all of this machine's.
+	Addresses []net.IP
 }
 
 // Joined is a machine's new credential and what it is to trust.
@@ -73,7 +75,7 @@ func Join(ctx context.Context, cfg JoinConfig) (*Joined, error) {
 			return nil, err
 		}
 	}
-	csr, keyPEM, err := request(cfg.Name)
+	csr, keyPEM, err := request(cfg.Name, cfg.Addresses)
 	if err != nil {
 		return nil, err
 	}
@@ -124,12 +126,15 @@ func HostName() (string, error) {
 }
 
 // request makes a key and a request that names the host and its addresses.
-func request(name string) (csr, keyPEM []byte, err error) {
+func request(name string, ips []net.IP) (csr, keyPEM []byte, err error) {
 	_, key, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
 		return nil, nil, err
 	}
-	tmpl := &x509.CertificateRequest{Subject: pkix.Name{CommonName: name}, DNSNames: []string{name}, IPAddresses: addresses()}
+	if ips == nil {
+		ips = addresses()
+	}
+	tmpl := &x509.CertificateRequest{Subject: pkix.Name{CommonName: name}, DNSNames: []string{name}, IPAddresses: ips}
 	if csr, err = x509.CreateCertificateRequest(rand.Reader, tmpl, key); err != nil {
 		return nil, nil, err
 	}
