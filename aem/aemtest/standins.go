@@ -1,0 +1,221 @@
+package aemtest
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"hash/crc32"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/xtreemos/xos"
+	"github.com/xtreemos/xos/aem/unit"
+	xosv1 "github.com/xtreemos/xos/api/xos/v1"
+	"github.com/xtreemos/xos/nodeguard"
+	"github.com/xtreemos/xos/session"
+	"github.com/xtreemos/xos/vom"
+	"github.com/xtreemos/xos/vom/credential"
+	"github.com/xtreemos/xos/vom/credential/credtest"
+)
+
+func accountOf(order []byte) (string, error) {
+	var c xosv1.OrderContent
+	if err := proto.Unmarshal(order, &c); err != nil {
+		return "", err
+	}
+	return c.Account.GetUser() + "@" + c.Account.GetVo(), nil
+}
+
+// Sessions stands in for the session service: everybody has a session, and a
+// home in a directory of the test.
+type Sessions struct {
+	ca      *credtest.Authority
+	node    xos.NodeID
+	homes   string
+	revoked chan xos.Account
+
+	mu       sync.Mutex
+	admitted map[xos.Account]int
+	held     map[xos.Account]session.Credential
+	uids     map[uint32]xos.Account
+}
+
+var _ session.Sessions = (*Sessions)(nil)
+
+// UID is that of an account, on every machine.
+func UID(a xos.Account) uint32 {
+	return session.FirstID + 100_000 + crc32.ChecksumIEEE([]byte(a.String()))%1000
+}
+
+// Login lets a local uid speak for an account.
+func (s *Sessions) Login(uid uint32, a xos.Account) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.uids == nil {
+		s.uids = map[uint32]xos.Account{}
+	}
+	s.uids[uid] = a
+}
+
+// Of implements session.Sessions.
+func (s *Sessions) Of(ctx context.Context, uid uint32) (session.Session, error) {
+	s.mu.Lock()
+	a, ok := s.uids[uid]
+	s.mu.Unlock()
+	if !ok {
+		return session.Session{}, xos.Errorf(xos.Permission, "uid %d has no session here", uid)
+	}
+	c, err := s.Credential(ctx, a)
+	return session.Session{ID: "s1", Identity: c.Identity, Mapping: s.mapping(a)}, err
+}
+
+// Credential implements session.Sessions.
+func (s *Sessions) Credential(_ context.Context, a xos.Account) (session.Credential, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if c, ok := s.held[a]; ok {
+		return c, nil
+	}
+	cert := s.ca.Delegated(a.String(), s.node, credtest.Groups("higgs"))
+	var err error
+	if cert.Leaf, err = x509.ParseCertificate(cert.Certificate[0]); err != nil {
+		return session.Credential{}, err
+	}
+	id, err := credential.FromX509(cert.Leaf)
+	if err != nil {
+		return session.Credential{}, err
+	}
+	if s.held == nil {
+		s.held = map[xos.Account]session.Credential{}
+	}
+	s.held[a] = session.Credential{Certificate: cert, Identity: id}
+	return s.held[a], nil
+}
+
+func (s *Sessions) mapping(a xos.Account) session.Mapping {
+	uid := UID(a)
+	return session.Mapping{Account: a, UID: uid, Home: filepath.Join(s.homes, string(a.VO), string(a.User)), Shell: "/bin/sh",
+		Groups: []session.Group{{Name: string(a.VO), GID: uid + 2000}}}
+}
+
+// Admit implements session.Sessions.
+func (s *Sessions) Admit(_ context.Context, who vom.Identity, grant session.Credential) (session.Mapping, func(), error) {
+	if grant.Identity.Account != who.Account {
+		return session.Mapping{}, nil, xos.Errorf(xos.Permission, "a grant of %s for %s", grant.Identity.Account, who.Account)
+	}
+	m := s.mapping(who.Account)
+	if err := os.MkdirAll(m.Home, 0o755); err != nil {
+		return m, nil, err
+	}
+	if err := os.Chown(m.Home, int(m.UID), int(m.UID)); err != nil {
+		return m, nil, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.admitted[who.Account]++
+	return m, sync.OnceFunc(func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.admitted[who.Account]--
+	}), nil
+}
+
+// Admitted is how many admissions of an account are not yet released.
+func (s *Sessions) Admitted(a xos.Account) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.admitted[a]
+}
+
+// Revoke ends an account's access.
+func (s *Sessions) Revoke(a xos.Account) { s.revoked <- a }
+
+// Revoked implements session.Sessions.
+func (s *Sessions) Revoked() <-chan xos.Account { return s.revoked }
+
+// Guard stands in for nodeguard: cgroups only.
+type Guard struct{ root string }
+
+var _ nodeguard.Guard = (*Guard)(nil)
+
+func newGuard(t testing.TB) *Guard {
+	for _, root := range []string{"/sys/fs/cgroup", "/sys/fs/cgroup/unified"} {
+		if _, err := os.Stat(filepath.Join(root, "cgroup.procs")); err == nil {
+			return &Guard{root: root}
+		}
+	}
+	t.Fatal("no cgroup version 2")
+	return nil
+}
+
+func (g *Guard) Level() (nodeguard.Level, []nodeguard.Feature)    { return nodeguard.LevelNone, nil }
+func (g *Guard) Login(context.Context, xos.Account, uint32) error { return nil }
+func (g *Guard) SessionNamespace(context.Context, xos.VOName) (int, error) {
+	return -1, xos.Errorf(xos.NotSupported, "tests have no sessions")
+}
+func (g *Guard) KillUser(context.Context, uint32) error { return nil }
+func (g *Guard) Close() error                           { return nil }
+
+func (g *Guard) JobCgroup(_ context.Context, a xos.Account, job xos.JobID) (string, error) {
+	path := "/xos/vo-aemtest-" + string(a.VO) + "/job-" + string(job)
+	return path, os.MkdirAll(g.root+path, 0o755)
+}
+
+func (g *Guard) RemoveJob(ctx context.Context, a xos.Account, job xos.JobID) error {
+	dir := g.root + "/xos/vo-aemtest-" + string(a.VO) + "/job-" + string(job)
+	if err := os.WriteFile(dir+"/cgroup.kill", []byte("1"), 0); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	for {
+		err := os.Remove(dir)
+		if err == nil || errors.Is(err, fs.ErrNotExist) {
+			os.Remove(filepath.Dir(dir))
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+}
+
+// endUnits ends the supervisors that a test left.
+func (n *Node) endUnits() {
+	entries, _ := os.ReadDir(n.Units())
+	for _, e := range entries {
+		var st unit.State
+		if unit.Read(filepath.Join(n.Units(), e.Name(), unit.StateFile), &st) == nil && st.Alive() {
+			syscall.Kill(st.PID, syscall.SIGKILL)
+		}
+		var spec unit.Spec
+		if unit.Read(filepath.Join(n.Units(), e.Name(), unit.SpecFile), &spec) == nil {
+			ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+			n.Guard.RemoveJob(ctx, spec.Account, spec.Job)
+			cancel()
+			for _, c := range []string{"cpu", "cpuacct", "cpuset", "memory", "devices", "freezer", "blkio", "pids"} {
+				dir := "/sys/fs/cgroup/" + c + spec.Cgroup
+				if strings.Contains(dir, "aemtest") {
+					os.Remove(dir)
+					os.Remove(filepath.Dir(dir))
+				}
+			}
+		}
+	}
+}
+
+// Lose ends all units and their files, as a restart of the machine does.
+func (n *Node) Lose(ids ...string) {
+	n.endUnits()
+	for _, id := range ids {
+		os.RemoveAll(filepath.Join(n.Units(), id))
+	}
+}
