@@ -2,6 +2,7 @@ package machine
 
 import (
 	"context"
+	"crypto"
 	"crypto/ed25519"
 	"crypto/rand"
 	"crypto/tls"
@@ -75,7 +76,11 @@ func Join(ctx context.Context, cfg JoinConfig) (*Joined, error) {
 			return nil, err
 		}
 	}
-	csr, keyPEM, err := request(cfg.Name, cfg.Addresses)
+	_, key, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	csr, keyPEM, err := request(cfg.Name, cfg.Addresses, key)
 	if err != nil {
 		return nil, err
 	}
@@ -93,14 +98,44 @@ func Join(ctx context.Context, cfg JoinConfig) (*Joined, error) {
 	if err != nil {
 		return nil, err
 	}
-	j := &Joined{KeyPEM: keyPEM, SSHHostCertificate: resp.Msg.SshHostCertificate, Trust: trust}
-	if resp.Msg.Trust != nil {
-		j.Trust = resp.Msg.Trust
-	}
-	for _, der := range resp.Msg.X509Chain {
-		j.CertPEM = append(j.CertPEM, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})...)
+	j := joined(keyPEM, resp.Msg)
+	if j.Trust == nil {
+		j.Trust = trust
 	}
 	return j, nil
+}
+
+func joined(keyPEM []byte, m *xosv1.JoinResponse) *Joined {
+	j := &Joined{KeyPEM: keyPEM, SSHHostCertificate: m.SshHostCertificate, Trust: m.Trust}
+	for _, der := range m.X509Chain {
+		j.CertPEM = append(j.CertPEM, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})...)
+	}
+	return j
+}
+
+// Renew certifies the key of an old certificate, which the client shows, for
+// longer. The key stays, so that at every moment the files of key and
+// certificate fit each other. Nothing is written.
+func Renew(ctx context.Context, client xosv1connect.MachinesClient, old *tls.Certificate, hostKey string) (*Joined, error) {
+	key, ok := old.PrivateKey.(crypto.Signer)
+	if !ok {
+		return nil, xos.Errorf(xos.Internal, "the machine's key cannot sign")
+	}
+	csr, keyPEM, err := request(old.Leaf.Subject.CommonName, append([]net.IP{}, old.Leaf.IPAddresses...), key)
+	if err != nil {
+		return nil, err
+	}
+	var host []byte
+	if hostKey != "" {
+		if host, err = os.ReadFile(hostKey); err != nil {
+			return nil, xos.Errorf(xos.Invalid, "reading sshd's host key: %w", err)
+		}
+	}
+	resp, err := client.RenewMachine(ctx, connect.NewRequest(&xosv1.RenewMachineRequest{Csr: csr, SshHostKey: string(host)}))
+	if err != nil {
+		return nil, err
+	}
+	return joined(keyPEM, resp.Msg), nil
 }
 
 // Store writes the credential into a state directory, key first and readable
@@ -126,11 +161,7 @@ func HostName() (string, error) {
 }
 
 // request makes a key and a request that names the host and its addresses.
-func request(name string, ips []net.IP) (csr, keyPEM []byte, err error) {
-	_, key, err := ed25519.GenerateKey(rand.Reader)
-	if err != nil {
-		return nil, nil, err
-	}
+func request(name string, ips []net.IP, key crypto.Signer) (csr, keyPEM []byte, err error) {
 	if ips == nil {
 		ips = addresses()
 	}
