@@ -6,6 +6,7 @@ package aemtest
 import (
 	"context"
 	"crypto/tls"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
@@ -38,9 +39,8 @@ type Grid struct {
 	Core      string // host:port
 	Directory *directory.Directory
 
-	supervisor string
-	mu         sync.Mutex
-	stop       func()
+	mu   sync.Mutex
+	stop func()
 }
 
 // New starts a core; the test must be root's.
@@ -52,27 +52,31 @@ func New(t testing.TB) *Grid {
 	}
 	t.Cleanup(func() { store.Close() })
 	ca := credtest.New(t)
-	g := &Grid{T: t, CA: ca, Core: "127.0.0.1:0", supervisor: build(t),
+	g := &Grid{T: t, CA: ca, Core: "127.0.0.1:0",
 		Directory: directory.New(directory.Config{}, store, ca.Verifier(), time.Now, quiet())}
 	g.StartCore()
 	t.Cleanup(g.StopCore)
 	return g
 }
 
-// build makes xos-job.
-func build(t testing.TB) string {
-	t.Helper()
+// supervisor is the xos-job that Main built.
+var supervisor string
+
+// Main is for TestMain: it builds xos-job, runs the tests and gives the status
+// to exit with.
+func Main(m *testing.M) int {
 	dir, err := os.MkdirTemp("", "xos-job")
 	if err != nil {
-		t.Fatal(err)
+		panic(err)
 	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
+	defer os.RemoveAll(dir)
 	os.Chmod(dir, 0o755)
-	path := filepath.Join(dir, "xos-job")
-	if out, err := exec.Command("go", "build", "-o", path, "github.com/xtreemos/xos/cmd/xos-job").CombinedOutput(); err != nil {
-		t.Fatalf("building xos-job: %v\n%s", err, out)
+	supervisor = filepath.Join(dir, "xos-job")
+	if out, err := exec.Command("go", "build", "-o", supervisor, "github.com/xtreemos/xos/cmd/xos-job").CombinedOutput(); err != nil {
+		fmt.Fprintf(os.Stderr, "building xos-job: %v\n%s", err, out)
+		return 1
 	}
-	return path
+	return m.Run()
 }
 
 func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
@@ -169,7 +173,7 @@ func (g *Grid) Node(name xos.NodeID) *Node {
 func (n *Node) Start() {
 	n.G.T.Helper()
 	core := rpc.TLSClient(n.G.CA.Verifier().ClientTLS(credtest.Show(n.Machine), vom.ServiceCore))
-	exec, err := execution.New(execution.Config{Node: n.Name, Dir: filepath.Join(n.dir, "jobs"), Supervisor: n.G.supervisor,
+	exec, err := execution.New(execution.Config{Node: n.Name, Dir: filepath.Join(n.dir, "jobs"), Supervisor: supervisor,
 		Homes: n.Sessions.homes, Runtime: filepath.Join(n.dir, "none"), Sync: 100 * time.Millisecond},
 		execution.Deps{Verifier: n.G.CA.Verifier(), Decider: n, Sessions: n.Sessions, Guard: n.Guard,
 			Credentials: xosv1connect.NewCredentialsClient(core, "https://"+n.G.Core, rpc.ClientOptions()...),

@@ -27,6 +27,8 @@ import (
 	"github.com/xtreemos/xos/vom/credential/credtest"
 )
 
+func TestMain(m *testing.M) { os.Exit(aemtest.Main(m)) }
+
 var alice = xos.Account{User: "alice", VO: "physics"}
 
 // world is a grid of one machine that runs jobs, and the submitting machine's
