@@ -89,7 +89,7 @@ var mayImport = map[string][]string{
 	"vom/rca":         {"vom/xvoms", "vom/authority", "vom/cda"},
 	"xfs/dir":         {"xfs/mrc"},
 	"xfs/mrc":         {"xfs/frame"},
-	"xfs/osd":         {"xfs/frame", "infra/kv/pebble"},
+	"xfs/osd":         {"xfs/frame"},
 	"xfs/fuse":        {"xfs/client"},
 	"xfs/client":      {"xfs/frame"},
 	"aem/execution":   {"aem/unit"},

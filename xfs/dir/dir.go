@@ -5,6 +5,7 @@ package dir
 import (
 	"context"
 	"encoding/json"
+	"net"
 	"strings"
 	"time"
 
@@ -174,6 +175,24 @@ func (s *Service) Volume(ctx context.Context, name xos.VolumeID) (v mrc.Volume, 
 		return err
 	})
 	return v, err
+}
+
+// Announce notes an OSD's life sign. An OSD's name belongs to the machine that
+// first announced it.
+func (s *Service) Announce(ctx context.Context, id, address string, total, free int64, node xos.NodeID) error {
+	if _, _, err := net.SplitHostPort(address); err != nil || !validVolume(id) || total < 0 || free < 0 {
+		return xos.Errorf(xos.Invalid, "storage %.80q at %.80q announces nonsense", id, address)
+	}
+	return s.db.Update(ctx, func(t kv.Txn) error {
+		old, ok, err := read[osdRecord](t, osdPrefix+id)
+		if err != nil {
+			return err
+		}
+		if ok && old.Node != node {
+			return xos.Errorf(xos.Permission, "storage %s belongs to %s", id, old.Node)
+		}
+		return write(t, osdPrefix+id, osdRecord{Address: address, Total: total, Free: free, Seen: s.cfg.Now().UTC(), Node: node})
+	})
 }
 
 // Pick implements mrc.Storage: the OSD with most free space.

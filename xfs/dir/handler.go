@@ -2,7 +2,6 @@ package dir
 
 import (
 	"context"
-	"net"
 	"strings"
 
 	"connectrpc.com/connect"
@@ -88,8 +87,6 @@ func (h handler) ListVolumes(ctx context.Context, req *connect.Request[xosv1.Lis
 	return connect.NewResponse(resp), nil
 }
 
-// AnnounceStorage notes an OSD's life sign. An OSD's name belongs to the
-// machine that first announced it.
 func (h handler) AnnounceStorage(ctx context.Context, req *connect.Request[xosv1.AnnounceStorageRequest]) (*connect.Response[xosv1.AnnounceStorageResponse], error) {
 	m, err := h.verify.Machine(rpc.PeerFrom(ctx).Chain)
 	if err != nil {
@@ -99,20 +96,7 @@ func (h handler) AnnounceStorage(ctx context.Context, req *connect.Request[xosv1
 		return nil, xos.Errorf(xos.Permission, "service %q is no storage", m.Service)
 	}
 	r := req.Msg
-	if _, _, err := net.SplitHostPort(r.Address); err != nil || !validVolume(r.Id) || r.Total < 0 || r.Free < 0 {
-		return nil, xos.Errorf(xos.Invalid, "storage %.80q at %.80q announces nonsense", r.Id, r.Address)
-	}
-	err = h.db.Update(ctx, func(t kv.Txn) error {
-		old, ok, err := read[osdRecord](t, osdPrefix+r.Id)
-		if err != nil {
-			return err
-		}
-		if ok && old.Node != m.Node {
-			return xos.Errorf(xos.Permission, "storage %s belongs to %s", r.Id, old.Node)
-		}
-		return write(t, osdPrefix+r.Id, osdRecord{Address: r.Address, Total: r.Total, Free: r.Free, Seen: h.cfg.Now().UTC(), Node: m.Node})
-	})
-	if err != nil {
+	if err := h.Announce(ctx, r.Id, r.Address, r.Total, r.Free, m.Node); err != nil {
 		return nil, err
 	}
 	return connect.NewResponse(&xosv1.AnnounceStorageResponse{CapabilityKey: h.cfg.Key}), nil

@@ -1,0 +1,73 @@
+package client
+
+import (
+	"context"
+	"crypto/tls"
+	"log/slog"
+	"net"
+	"sync"
+	"sync/atomic"
+
+	"github.com/xtreemos/xos"
+	"github.com/xtreemos/xos/xfs"
+	"github.com/xtreemos/xos/xfs/frame"
+)
+
+// Remote reaches the services of a volume over the network.
+type Remote struct {
+	// MRC is host:port of the metadata service.
+	MRC    string
+	Volume xos.VolumeID
+	// TLSMRC and TLSStorage show the user's delegated credential and verify
+	// the servers.
+	TLSMRC, TLSStorage *tls.Config
+	Log                *slog.Logger
+}
+
+// Deps gives what a Client needs. Nothing is connected before it is used.
+func (r Remote) Deps() Deps {
+	mrc := frame.NewClient(func(ctx context.Context) (net.Conn, error) {
+		return (&tls.Dialer{Config: r.TLSMRC}).DialContext(ctx, "tcp", r.MRC)
+	})
+	p := &pool{tls: r.TLSStorage, osds: map[string]*remoteOSD{}}
+	return Deps{MRC: frame.NewMRC(mrc, r.Volume), Storage: p.get, Log: r.Log}
+}
+
+// pool has one connection for each OSD.
+type pool struct {
+	tls  *tls.Config
+	mu   sync.Mutex
+	osds map[string]*remoteOSD
+}
+
+func (p *pool) get(at xfs.Target) Storage {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	o := p.osds[at.OSD]
+	if o == nil {
+		o = &remoteOSD{tls: p.tls}
+		o.OSD = frame.NewOSD(frame.NewClient(o.dial))
+		p.osds[at.OSD] = o
+	}
+	o.address.Store(&at.Address) // an OSD may have moved
+	return o
+}
+
+// remoteOSD is an OSD that counts its connections.
+type remoteOSD struct {
+	xfs.OSD
+	tls     *tls.Config
+	address atomic.Pointer[string]
+	made    atomic.Uint64
+}
+
+func (o *remoteOSD) dial(ctx context.Context) (net.Conn, error) {
+	conn, err := (&tls.Dialer{Config: o.tls}).DialContext(ctx, "tcp", *o.address.Load())
+	if err == nil {
+		o.made.Add(1) // before anything can be answered on it
+	}
+	return conn, err
+}
+
+// Connections implements Storage.
+func (o *remoteOSD) Connections() uint64 { return o.made.Load() }
