@@ -39,9 +39,13 @@ type Grid struct {
 	Core      string // host:port
 	Directory *directory.Directory
 
-	mu   sync.Mutex
-	stop func()
+	mu    sync.Mutex
+	stop  func()
+	atEnd []func()
 }
+
+// AtEnd is t.Cleanup for what takes its time to stop: all stop at once.
+func (g *Grid) AtEnd(f func()) { g.atEnd = append(g.atEnd, f) }
 
 // New starts a core; the test must be root's.
 func New(t testing.TB) *Grid {
@@ -55,7 +59,14 @@ func New(t testing.TB) *Grid {
 	g := &Grid{T: t, CA: ca, Core: "127.0.0.1:0",
 		Directory: directory.New(directory.Config{}, store, ca.Verifier(), time.Now, quiet())}
 	g.StartCore()
-	t.Cleanup(g.StopCore)
+	g.AtEnd(g.StopCore)
+	t.Cleanup(func() {
+		var all sync.WaitGroup
+		for _, f := range g.atEnd {
+			all.Go(f)
+		}
+		all.Wait()
+	})
 	return g
 }
 
@@ -165,7 +176,7 @@ func (g *Grid) Node(name xos.NodeID) *Node {
 	n.Sessions = &Sessions{ca: g.CA, node: name, homes: filepath.Join(dir, "homes"), revoked: make(chan xos.Account, 8), admitted: map[xos.Account]int{}}
 	n.Guard = newGuard(g.T)
 	n.Start()
-	g.T.Cleanup(func() { n.Kill(); n.endUnits(); os.RemoveAll(dir) })
+	g.AtEnd(func() { n.Kill(); n.endUnits(); os.RemoveAll(dir) })
 	return n
 }
 

@@ -81,7 +81,7 @@ func (w *world) machine(name string) *machine {
 	go func() { res.Answer(ctx, offers.Describe); close(done) }()
 	w.t.Cleanup(func() { cancel(); <-done; res.Close() })
 	mc.startManager()
-	w.t.Cleanup(mc.stopManager)
+	w.AtEnd(func() { mc.stopManager() })
 	return mc
 }
 
@@ -347,7 +347,7 @@ func TestRootSubmit(t *testing.T) {
 
 func TestRootStdinAndSignals(t *testing.T) {
 	w := newWorld(t)
-	r := on("node2", spec("sh", "-c", "trap 'echo usr1' USR1; while read x; do echo got $x; done; echo end"))
+	r := on("node2", spec("bash", "-c", "trap 'echo usr1' USR1; while read x; do echo got $x; done; echo end"))
 	r.Stdin = true
 	id := w.node1.submit(r)
 	s := w.node1.jobs.Attach(t.Context())
