@@ -66,7 +66,7 @@ func (m *Manager) Attach(ctx context.Context, stream *connect.BidiStream[xosv1.T
 	}
 	err = m.connect(ctx, p, execution, j, job)
 	if m.ctx.Err() != nil {
-		return xos.Errorf(xos.Unavailable, "the session service is restarting")
+		return errRestart()
 	}
 	if ctx.Err() != nil {
 		return nil // the tool has left

@@ -199,7 +199,7 @@ func (mc *machine) attach(id string, hello *xosv1.ToJob) *tool {
 			c.mu.Lock()
 			hello.Job, hello.StdoutFrom = id, int64(c.out.Len())
 			c.mu.Unlock()
-			if err := c.once(ctx, hello); err == nil || !xos.Is(err, xos.Unavailable) {
+			if err := c.once(ctx, hello); err == nil || !xos.Is(err, xos.Unavailable) && !xos.Is(err, xos.Conflict) {
 				c.err = err
 				return
 			}

@@ -120,7 +120,7 @@ func (m *Manager) Wait(ctx context.Context, req *connect.Request[xosv1.GetReques
 			return nil, ctx.Err()
 		case <-m.ctx.Done():
 			again.Stop()
-			return nil, xos.Errorf(xos.Unavailable, "the session service is restarting")
+			return nil, errRestart()
 		case <-changed:
 		case <-again.C:
 		}

@@ -56,7 +56,7 @@ func (m *Manager) Submit(ctx context.Context, req *connect.Request[xosv1.SubmitR
 			}
 			return nil, ctx.Err()
 		case <-m.ctx.Done():
-			return nil, xos.Errorf(xos.Unavailable, "the session service is restarting")
+			return nil, errRestart()
 		}
 	}
 }
@@ -86,7 +86,7 @@ func (m *Manager) accept(s session.Session, uid uint32, req *xosv1.SubmitRequest
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.ctx.Err() != nil {
-		return nil, xos.Errorf(xos.Unavailable, "the session service is restarting")
+		return nil, errRestart()
 	}
 	if j.shadow != (shadow.ID{}) {
 		for _, other := range m.jobs {
@@ -162,3 +162,6 @@ func (j *managed) untilEnd() (context.Context, context.CancelFunc) {
 	})
 	return ctx, cancel
 }
+
+// errRestart asks for the same question again: nothing was decided.
+func errRestart() error { return xos.Errorf(xos.Conflict, "the session service is restarting: ask again") }

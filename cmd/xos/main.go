@@ -25,6 +25,9 @@ var version = "dev"
 var shortNames = map[string]string{"xsub": "sub", "xps": "ps", "xkill": "kill", "xwait": "wait", "xjob": "job"}
 
 func main() {
+	if r, ok := takeShadowRequest(); ok {
+		os.Exit(runShadow(r)) // this process stands for a job, under its name
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	err := execute(ctx, os.Args)
 	stop()
