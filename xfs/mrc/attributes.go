@@ -76,22 +76,20 @@ func (v *view) Setattr(ctx context.Context, req xfs.RequestID, ino xfs.Inode, se
 				return xfs.Attr{}, err
 			}
 			if set.Atime != nil {
-				n.Atime = set.Atime.UnixNano()
+				n.Atime = nanos(*set.Atime)
 			}
 			if set.Mtime != nil {
-				n.Mtime = set.Mtime.UnixNano()
+				n.Mtime = nanos(*set.Mtime)
+			}
+		}
+		if n.isDir() && set.Mtime != nil {
+			// The record's own times count again, over earlier changes inside.
+			if err := x.fold(ino, &n); err != nil {
+				return xfs.Attr{}, err
 			}
 		}
 		n.Ctime = now
-		n.Version++
-		if n.isDir() {
-			// The record's own times count again, over earlier changes inside.
-			if set.Mtime != nil {
-				if err := x.Delete(x.key('t', ino)); err != nil {
-					return xfs.Attr{}, err
-				}
-			}
-		}
+		n.bump(now)
 		if err := x.put(ino, n); err != nil {
 			return xfs.Attr{}, err
 		}
@@ -121,6 +119,9 @@ func (v *view) applyOwner(n *inode, set xfs.SetAttr) error {
 	}
 	if set.Mode != nil {
 		n.Mode = n.Mode&modeType | *set.Mode&modeBits
+		if n.Group != "" && !v.groups[n.Group] {
+			n.Mode &^= 0o2000
+		}
 	}
 	return nil
 }
@@ -134,7 +135,7 @@ func (v *view) Readlink(ctx context.Context, ino xfs.Inode) (target string, err 
 		if n.Mode&modeType != modeSymlink {
 			return xos.Errorf(xos.Invalid, "not a symbolic link")
 		}
-		target = n.Target
+		target = string(n.Target)
 		return nil
 	})
 	return target, err
@@ -160,9 +161,9 @@ func (v *view) Flush(ctx context.Context, req xfs.RequestID, ino xfs.Inode, size
 			return xfs.Attr{}, err
 		}
 		n.Size = max(n.Size, size)
-		n.Mtime, n.Ctime = mtime.UnixNano(), now
+		n.Mtime, n.Ctime = nanos(mtime), now
 		n.Mode &^= 0o6000
-		n.Version++
+		n.bump(now)
 		if err := x.put(ino, n); err != nil {
 			return xfs.Attr{}, err
 		}

@@ -2,6 +2,7 @@ package mrc
 
 import (
 	"context"
+	"encoding/binary"
 
 	"github.com/xtreemos/xos"
 	"github.com/xtreemos/xos/xfs"
@@ -13,7 +14,8 @@ func (v *view) entry(x tx, parent xfs.Inode, name string, ino xfs.Inode, n inode
 	if err != nil {
 		return xfs.Attr{}, err
 	}
-	n.Owner, n.Atime, n.Mtime, n.Ctime, n.Version = v.account, now, now, now, 1
+	n.Owner, n.Atime, n.Mtime, n.Ctime = v.account, now, now, now
+	n.bump(now)
 	if dir.Mode&0o2000 != 0 { // set-group-id: the directory's group is inherited
 		n.Group = dir.Group
 		if n.isDir() {
@@ -41,6 +43,9 @@ func (v *view) freeName(x tx, parent xfs.Inode, name string) (inode, error) {
 	if err != nil {
 		return inode{}, err
 	}
+	if err := v.may(dir, mayExec); err != nil {
+		return inode{}, err
+	}
 	if _, taken, err := x.dirent(parent, name); err != nil {
 		return inode{}, err
 	} else if taken {
@@ -50,7 +55,7 @@ func (v *view) freeName(x tx, parent xfs.Inode, name string) (inode, error) {
 }
 
 func (v *view) link(x tx, parent xfs.Inode, name string, ino xfs.Inode, now int64) error {
-	if err := put(x, x.direntKey(parent, name), dirent{ino, name}); err != nil {
+	if err := x.Put(x.direntKey(parent, name), binary.BigEndian.AppendUint64(nil, uint64(ino))); err != nil {
 		return err
 	}
 	return x.touch(parent, now)
@@ -76,6 +81,13 @@ func (v *view) Create(ctx context.Context, req xfs.RequestID, parent xfs.Inode, 
 	}
 	r, err := v.change(ctx, req, func(x tx, now int64) (reply, error) {
 		if !exclusive {
+			dir, err := x.directory(parent)
+			if err != nil {
+				return reply{}, err
+			}
+			if err := v.may(dir, mayExec); err != nil {
+				return reply{}, err
+			}
 			if d, ok, err := x.dirent(parent, name); err != nil || ok {
 				return reply{Opened: d.Inode}, err
 			}
@@ -85,6 +97,9 @@ func (v *view) Create(ctx context.Context, req xfs.RequestID, parent xfs.Inode, 
 	})
 	if err != nil {
 		return xfs.Opened{}, err
+	}
+	if r.Opened == 0 {
+		return xfs.Opened{}, otherRequest()
 	}
 	rights := xfs.MayRead | xfs.MayWrite
 	if r.Opened != ino {
@@ -117,7 +132,7 @@ func (v *view) Symlink(ctx context.Context, req xfs.RequestID, parent xfs.Inode,
 	if target == "" || len(target) > xfs.MaxTarget {
 		return xfs.Attr{}, xos.Errorf(xos.Invalid, "a link's target has 1 to %d bytes", xfs.MaxTarget)
 	}
-	return v.make(ctx, req, parent, name, inode{Mode: modeSymlink | 0o777, Nlink: 1, Target: target})
+	return v.make(ctx, req, parent, name, inode{Mode: modeSymlink | 0o777, Nlink: 1, Target: []byte(target)})
 }
 
 func (v *view) make(ctx context.Context, req xfs.RequestID, parent xfs.Inode, name string, n inode) (xfs.Attr, error) {
@@ -150,7 +165,7 @@ func (v *view) Link(ctx context.Context, req xfs.RequestID, ino, parent xfs.Inod
 		}
 		n.Nlink++
 		n.Ctime = now
-		n.Version++
+		n.bump(now)
 		if err := x.put(ino, n); err != nil {
 			return xfs.Attr{}, err
 		}

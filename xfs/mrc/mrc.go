@@ -113,35 +113,44 @@ func (s *Service) Key() ed25519.PublicKey { return s.key.Public().(ed25519.Publi
 // Serve answers frames on l, whose TLS must ask for client certificates, until
 // ctx ends.
 func (s *Service) Serve(ctx context.Context, l net.Listener, verifier *credential.Verifier, volumes Volumes) error {
+	var known frame.Known[vom.Identity]
 	server := frame.ServeMRC(s.cfg.Log, func(ctx context.Context, p *frame.Peer, volume xos.VolumeID) (xfs.MRC, error) {
-		// Verified for each request: a connection outlives a revocation.
-		id, err := verifier.X509(p.Chain)
+		// Verified at each request: a connection outlives a revocation.
+		id, err := known.Get(p, func() (vom.Identity, error) { return delegated(verifier, p) })
 		if err != nil {
 			return nil, err
-		}
-		if id.Node == "" {
-			return nil, xos.Errorf(xos.Permission, "files are accessed with a delegated credential, not with one's own certificate")
 		}
 		v, err := volumes.Volume(ctx, volume)
 		if err != nil {
 			return nil, err
 		}
-		return s.View(v, id)
+		if id.Account != v.Owner {
+			// As if it did not exist: names of volumes are nobody else's business.
+			return nil, xos.Errorf(xos.NotFound, "there is no volume %.80q for %s", v.Name, id.Account)
+		}
+		return s.View(v, id), nil
 	})
 	return server.Serve(ctx, l)
 }
 
-// View gives a volume as one user may see it.
-func (s *Service) View(v Volume, id vom.Identity) (xfs.MRC, error) {
-	if id.Account != v.Owner {
-		// As if it did not exist: names of volumes are nobody else's business.
-		return nil, xos.Errorf(xos.NotFound, "there is no volume %.80q for %s", v.Name, id.Account)
+// delegated gives whose credential a peer showed.
+func delegated(verifier *credential.Verifier, p *frame.Peer) (vom.Identity, error) {
+	id, err := verifier.X509(p.Chain)
+	if err == nil && id.Node == "" {
+		err = xos.Errorf(xos.Permission, "files are accessed with a delegated credential, not with one's own certificate")
 	}
+	return id, err
+}
+
+// View gives a volume as one user may see it: each file by its mode. Whether
+// a file's directories let her search them is not asked when she names it by
+// number, so who may use a volume at all is the caller's to decide.
+func (s *Service) View(v Volume, id vom.Identity) xfs.MRC {
 	w := &view{Service: s, volume: v, who: id, account: id.Account.String(), groups: map[string]bool{}}
 	for _, g := range id.GroupNames() {
 		w.groups[g] = true
 	}
-	return w, nil
+	return w
 }
 
 // CreateVolume makes an empty volume; one that exists is no error.

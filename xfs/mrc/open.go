@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/xtreemos/xos"
+	"github.com/xtreemos/xos/infra/kv"
 	"github.com/xtreemos/xos/xfs"
 	"github.com/xtreemos/xos/xfs/frame"
 )
@@ -20,6 +21,7 @@ func (v *view) Open(ctx context.Context, ino xfs.Inode, rights xfs.Rights) (xfs.
 
 func (v *view) opened(ctx context.Context, ino xfs.Inode, rights xfs.Rights) (o xfs.Opened, err error) {
 	var osd string
+	kept := false
 	err = v.look(ctx, func(x tx) error {
 		n, err := x.need(ino)
 		if err != nil {
@@ -41,13 +43,18 @@ func (v *view) opened(ctx context.Context, ino xfs.Inode, rights xfs.Rights) (o 
 		if err := v.may(n, want); err != nil && v.owns(n) != nil {
 			return err
 		}
-		osd = n.OSD
+		osd, kept = n.OSD, n.Nlink == 0
 		o.Layout = x.layout(n)
 		o.Attr, err = x.attr(ino, n)
 		return err
 	})
 	if err != nil {
 		return o, err
+	}
+	if kept { // its user lives: the time to keep it begins anew
+		if err := v.keep(ctx, ino); err != nil {
+			return o, err
+		}
 	}
 	at, err := v.storage.Target(ctx, osd)
 	if err != nil {
@@ -64,6 +71,21 @@ func (v *view) opened(ctx context.Context, ino xfs.Inode, rights xfs.Rights) (o 
 	return o, frame.Sign(&o.Capability, v.key)
 }
 
+// keep notes that an unlinked file is in use still.
+func (v *view) keep(ctx context.Context, ino xfs.Inode) error {
+	return v.db.Update(ctx, func(t kv.Txn) error {
+		x := tx{t, v.volume.Name}
+		_, ok, err := get[int64](x, x.key('o', ino))
+		if err == nil && !ok {
+			err = xfs.ErrStale
+		}
+		if err != nil {
+			return err
+		}
+		return put(x, x.key('o', ino), v.cfg.Now().UnixNano())
+	})
+}
+
 func (v *view) Readdir(ctx context.Context, ino xfs.Inode, after uint64, max int) (list []xfs.Entry, done bool, err error) {
 	if max <= 0 {
 		return nil, false, xos.Errorf(xos.Invalid, "a listing of %d entries", max)
@@ -78,11 +100,13 @@ func (v *view) Readdir(ctx context.Context, ino xfs.Inode, after uint64, max int
 			return err
 		}
 		var found []dirent
-		err = x.Range(x.key('d', ino, after+1), x.key('d', ino+1), func(_, value []byte) (bool, error) {
-			d, err := decodeDirent(value)
+		names := len(x.key('d', ino, after))
+		err = x.Range(x.key('d', ino, after+1), x.key('d', ino+1), func(key, value []byte) (bool, error) {
+			at, err := x.direntInode(value)
 			if err != nil {
 				return false, err
 			}
+			d := dirent{at, string(key[names:])}
 			// A page never ends between two names of one hash.
 			if len(found) >= max && nameHash(d.Name) != nameHash(found[len(found)-1].Name) {
 				done = false

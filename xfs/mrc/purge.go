@@ -4,7 +4,10 @@ import (
 	"context"
 	"encoding/binary"
 	"encoding/json"
+	"sync"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/xtreemos/xos"
 	"github.com/xtreemos/xos/infra/kv"
@@ -16,13 +19,6 @@ import (
 type garbage struct {
 	OSD   string `json:"osd"`
 	Epoch uint64 `json:"e"`
-}
-
-func decodeDirent(b []byte) (d dirent, err error) {
-	if err = json.Unmarshal(b, &d); err != nil {
-		err = xos.Errorf(xos.Internal, "reading a directory entry: %w", err)
-	}
-	return d, err
 }
 
 // Dial connects to an OSD.
@@ -94,57 +90,128 @@ func (s *Service) volumes(ctx context.Context) (names []xos.VolumeID, err error)
 	return names, err
 }
 
-const purgeAtOnce = 256
+const (
+	purgeAtOnce     = 256
+	purgeTogether   = 16
+	deletionTimeout = 10 * time.Second
+)
+
+// storages are the OSDs reached in one round. One that fails once is left
+// alone until the next.
+type storages struct {
+	dial func(osd string) (xfs.OSD, func(), error)
+
+	mu   sync.Mutex
+	open map[string]xfs.OSD // nil: away
+	ends []func()
+}
+
+func (o *storages) get(osd string) xfs.OSD {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	found, tried := o.open[osd]
+	if tried {
+		return found
+	}
+	found, end, err := o.dial(osd)
+	if err != nil {
+		found = nil
+	} else {
+		o.ends = append(o.ends, end)
+	}
+	o.open[osd] = found
+	return found
+}
+
+func (o *storages) away(osd string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.open[osd] = nil
+}
+
+func (o *storages) close() {
+	for _, end := range o.ends {
+		end()
+	}
+}
 
 func (s *Service) purgeAll(ctx context.Context, node xos.NodeID, dial Dial) error {
 	names, err := s.volumes(ctx)
 	if err != nil {
 		return err
 	}
-	open := map[string]xfs.OSD{} // nil: away
+	at := &storages{open: map[string]xfs.OSD{}, dial: func(osd string) (xfs.OSD, func(), error) {
+		target, err := s.storage.Target(ctx, osd)
+		if err != nil {
+			return nil, nil, err
+		}
+		return dial(ctx, target)
+	}}
+	defer at.close()
 	for _, name := range names {
-		for {
-			items, err := s.queue(ctx, name)
+		for after := []byte(nil); ; {
+			items, err := s.queue(ctx, name, after)
 			if err != nil {
 				return err
 			}
-			done := items[:0:0]
-			for _, it := range items {
-				osd, tried := open[it.OSD]
-				if !tried {
-					at, err := s.storage.Target(ctx, it.OSD)
-					if err == nil {
-						var end func()
-						if osd, end, err = dial(ctx, at); err == nil {
-							defer end()
-						}
-					}
-					if err != nil {
-						osd = nil
-					}
-					open[it.OSD] = osd
-				}
-				if osd != nil && s.deleteOne(ctx, node, osd, it) == nil {
-					done = append(done, it)
-				}
-			}
-			if len(done) == 0 {
+			if len(items) == 0 {
 				break
 			}
-			err = s.db.Update(ctx, func(t kv.Txn) error {
-				for _, it := range done {
-					if err := t.Delete(it.key); err != nil {
-						return err
-					}
-				}
-				return nil
-			})
-			if err != nil {
+			after = items[len(items)-1].key
+			done, refused := s.deleteData(ctx, node, at, items)
+			if err := s.forget(ctx, done); err != nil {
 				return err
+			}
+			if refused != nil {
+				s.cfg.Log.Warn("storage does not delete the data of removed files; it will be asked again", "volume", name, "error", refused)
 			}
 		}
 	}
 	return nil
+}
+
+// deleteData gives the keys of what was deleted, and one of the errors met.
+func (s *Service) deleteData(ctx context.Context, node xos.NodeID, at *storages, items []item) (done [][]byte, refused error) {
+	var mu sync.Mutex
+	var group errgroup.Group
+	group.SetLimit(purgeTogether)
+	for _, it := range items {
+		group.Go(func() error {
+			osd := at.get(it.OSD)
+			if osd == nil {
+				return nil
+			}
+			err := s.deleteOne(ctx, node, osd, it)
+			if xos.Is(err, xos.Unavailable) {
+				at.away(it.OSD)
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			if err != nil {
+				refused = err
+				return nil
+			}
+			done = append(done, it.key)
+			return nil
+		})
+	}
+	group.Wait()
+	return done, refused
+}
+
+// forget takes keys out of the records.
+func (s *Service) forget(ctx context.Context, keys [][]byte) error {
+	if len(keys) == 0 {
+		return nil
+	}
+	return s.db.Update(ctx, func(t kv.Txn) error {
+		for _, key := range keys {
+			if err := t.Delete(key); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 }
 
 func (s *Service) deleteOne(ctx context.Context, node xos.NodeID, osd xfs.OSD, it item) error {
@@ -152,17 +219,22 @@ func (s *Service) deleteOne(ctx context.Context, node xos.NodeID, osd xfs.OSD, i
 	if err := frame.Sign(&c, s.key); err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, deletionTimeout)
 	defer cancel()
 	return osd.Delete(ctx, c)
 }
 
-func (s *Service) queue(ctx context.Context, volume xos.VolumeID) (items []item, err error) {
+// queue gives a volume's next deletions behind a key; nil: the first.
+func (s *Service) queue(ctx context.Context, volume xos.VolumeID, after []byte) (items []item, err error) {
 	err = s.db.View(ctx, func(t kv.Txn) error {
 		items = nil
 		x := tx{t, volume}
 		prefix := x.key('g')
-		return x.Range(prefix, kv.PrefixEnd(prefix), func(key, value []byte) (bool, error) {
+		start := prefix
+		if after != nil {
+			start = append(append([]byte{}, after...), 0)
+		}
+		return x.Range(start, kv.PrefixEnd(prefix), func(key, value []byte) (bool, error) {
 			it := item{key: append([]byte{}, key...), file: xfs.FileID{Volume: volume, Inode: xfs.Inode(binary.BigEndian.Uint64(key[len(prefix):]))}}
 			if err := json.Unmarshal(value, &it.garbage); err != nil {
 				return false, xos.Errorf(xos.Internal, "reading the queue of deletions: %w", err)
@@ -172,71 +244,4 @@ func (s *Service) queue(ctx context.Context, volume xos.VolumeID) (items []item,
 		})
 	})
 	return items, err
-}
-
-// sweep forgets old replies and erases orphans that nobody released.
-func (s *Service) sweep(ctx context.Context) error {
-	names, err := s.volumes(ctx)
-	if err != nil {
-		return err
-	}
-	now := s.cfg.Now()
-	for _, name := range names {
-		err := s.db.Update(ctx, func(t kv.Txn) error {
-			x := tx{t, name}
-			old, err := x.olderThan(x.key('r'), now.Add(-replyTTL).UnixNano(), func(b []byte) (at int64, err error) {
-				var r reply
-				err = json.Unmarshal(b, &r)
-				return r.At, err
-			})
-			if err != nil {
-				return err
-			}
-			for _, key := range old {
-				if err := x.Delete(key); err != nil {
-					return err
-				}
-			}
-			prefix := x.key('o')
-			orphans, err := x.olderThan(prefix, now.Add(-s.cfg.OrphanTTL).UnixNano(), func(b []byte) (at int64, err error) {
-				err = json.Unmarshal(b, &at)
-				return at, err
-			})
-			if err != nil {
-				return err
-			}
-			for _, key := range orphans {
-				ino := xfs.Inode(binary.BigEndian.Uint64(key[len(prefix):]))
-				n, err := x.need(ino)
-				if err != nil {
-					return err
-				}
-				if err := (&view{Service: s}).erase(x, ino, n); err != nil {
-					return err
-				}
-			}
-			return nil
-		})
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// sweepAtOnce bounds a sweep's transaction.
-const sweepAtOnce = 1000
-
-func (x tx) olderThan(prefix []byte, than int64, at func([]byte) (int64, error)) (keys [][]byte, err error) {
-	err = x.Range(prefix, kv.PrefixEnd(prefix), func(key, value []byte) (bool, error) {
-		when, err := at(value)
-		if err != nil {
-			return false, xos.Errorf(xos.Internal, "reading a record of volume %s: %w", x.volume, err)
-		}
-		if when < than {
-			keys = append(keys, append([]byte{}, key...))
-		}
-		return len(keys) < sweepAtOnce, nil
-	})
-	return keys, err
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"hash/fnv"
+	"math"
 	"time"
 
 	"github.com/xtreemos/xos"
@@ -33,19 +34,29 @@ type inode struct {
 	Mtime   int64     `json:"t"`
 	Ctime   int64     `json:"c"`
 	Version uint64    `json:"v"`
-	Target  string    `json:"target,omitempty"` // of a symbolic link
+	Target  []byte    `json:"target,omitempty"` // of a symbolic link; any bytes
 	Parent  xfs.Inode `json:"p,omitempty"`      // of a directory
 	OSD     string    `json:"osd,omitempty"`    // of a regular file
 	Object  int64     `json:"size,omitempty"`   // object size
 	Epoch   uint64    `json:"e,omitempty"`      // of the layout
 }
 
+// bump makes the version greater. A directory's is a time, as is the note of
+// what changed in it: the later of the two counts.
+func (n *inode) bump(now int64) {
+	n.Version++
+	if n.isDir() {
+		n.Version = max(n.Version, uint64(now))
+	}
+}
+
 func (n inode) isDir() bool { return n.Mode&modeType == modeDir }
 
-// dirent is a directory entry's record.
+// dirent is a directory entry's record: the name is in the key, for names are
+// any bytes, and the value is the inode number.
 type dirent struct {
-	Inode xfs.Inode `json:"i"`
-	Name  string    `json:"n"`
+	Inode xfs.Inode
+	Name  string
 }
 
 // tx is a transaction on one volume. Its keys, below "xfs/v/VOLUME/":
@@ -133,11 +144,45 @@ func (x tx) directory(i xfs.Inode) (inode, error) {
 }
 
 func (x tx) dirent(dir xfs.Inode, name string) (dirent, bool, error) {
-	return get[dirent](x, x.direntKey(dir, name))
+	value, ok, err := x.Get(x.direntKey(dir, name))
+	if err != nil || !ok {
+		return dirent{}, false, err
+	}
+	ino, err := x.direntInode(value)
+	return dirent{ino, name}, err == nil, err
+}
+
+func (x tx) direntInode(value []byte) (xfs.Inode, error) {
+	if len(value) != 8 {
+		return 0, xos.Errorf(xos.Internal, "a directory entry of volume %s is malformed", x.volume)
+	}
+	return xfs.Inode(binary.BigEndian.Uint64(value)), nil
 }
 
 // touch notes a change in a directory.
 func (x tx) touch(dir xfs.Inode, now int64) error { return put(x, x.key('t', dir), now) }
+
+// fold takes the note of changes in a directory back into its own record,
+// whose mtime the caller sets; the version still grows.
+func (x tx) fold(dir xfs.Inode, n *inode) error {
+	changed, ok, err := get[int64](x, x.key('t', dir))
+	if err != nil || !ok {
+		return err
+	}
+	n.Version = max(n.Version, uint64(changed))
+	return x.Delete(x.key('t', dir))
+}
+
+// nanos is a time as records hold it, within the years 1678 to 2261.
+func nanos(t time.Time) int64 {
+	switch y := t.UTC().Year(); {
+	case y <= 1677:
+		return math.MinInt64
+	case y >= 2262:
+		return math.MaxInt64
+	}
+	return t.UnixNano()
+}
 
 // isEmpty reports whether a directory has no entries; the range is in the
 // transaction's read set, so one that appears meanwhile is a conflict.
@@ -159,8 +204,8 @@ func (x tx) attr(i xfs.Inode, n inode) (xfs.Attr, error) {
 			return xfs.Attr{}, err
 		}
 		if ok {
-			n.Mtime, n.Ctime = max(n.Mtime, changed), max(n.Ctime, changed)
-			n.Version += uint64(changed)
+			n.Mtime, n.Ctime = changed, max(n.Ctime, changed)
+			n.Version = max(n.Version, uint64(changed))
 		}
 	}
 	size := n.Size

@@ -17,6 +17,9 @@ func (v *view) victim(x tx, parent xfs.Inode, name string) (dirent, inode, error
 	if err != nil {
 		return dirent{}, inode{}, err
 	}
+	if err := v.may(dir, mayExec); err != nil {
+		return dirent{}, inode{}, err
+	}
 	d, ok, err := x.dirent(parent, name)
 	if err != nil {
 		return dirent{}, inode{}, err
@@ -57,12 +60,12 @@ func (v *view) Unlink(ctx context.Context, req xfs.RequestID, parent xfs.Inode, 
 func (v *view) drop(x tx, ino xfs.Inode, n inode, keep bool, now int64) error {
 	n.Nlink--
 	n.Ctime = now
-	n.Version++
+	n.bump(now)
 	if n.Nlink > 0 {
 		return x.put(ino, n)
 	}
 	if !keep {
-		return v.erase(x, ino, n)
+		return x.erase(ino, n)
 	}
 	if err := put(x, x.key('o', ino), now); err != nil {
 		return err
@@ -71,7 +74,7 @@ func (v *view) drop(x tx, ino xfs.Inode, n inode, keep bool, now int64) error {
 }
 
 // erase removes an inode with its attributes, and queues its data for deletion.
-func (v *view) erase(x tx, ino xfs.Inode, n inode) error {
+func (x tx) erase(ino xfs.Inode, n inode) error {
 	prefix := x.key('x', ino)
 	var keys [][]byte
 	err := x.Range(prefix, kv.PrefixEnd(prefix), func(key, _ []byte) (bool, error) {
@@ -119,7 +122,7 @@ func (v *view) removeDir(x tx, parent xfs.Inode, name string, ino xfs.Inode, n i
 	if err := x.touch(parent, now); err != nil {
 		return err
 	}
-	return v.erase(x, ino, n)
+	return x.erase(ino, n)
 }
 
 // Release ends the keeping of an unlinked file. One that is not kept is no
@@ -137,7 +140,7 @@ func (v *view) Release(ctx context.Context, req xfs.RequestID, ino xfs.Inode) er
 		if err := v.owns(n); err != nil {
 			return err
 		}
-		return v.erase(x, ino, n)
+		return x.erase(ino, n)
 	})
 	v.purgeSoon()
 	return err

@@ -27,6 +27,9 @@ func (v *view) Rename(ctx context.Context, req xfs.RequestID, from xfs.Inode, na
 			if err := x.notBelow(to, d.Inode); err != nil {
 				return err
 			}
+			if err := v.may(n, mayWrite); err != nil { // its ".." changes
+				return err
+			}
 		}
 		old, taken, err := x.dirent(to, newName)
 		if err != nil {
@@ -87,7 +90,7 @@ func (v *view) move(x tx, from xfs.Inode, name string, d dirent, n inode, to xfs
 // place puts a file under a name.
 func (v *view) place(x tx, ino xfs.Inode, n inode, to xfs.Inode, name string, now int64) error {
 	n.Ctime = now
-	n.Version++
+	n.bump(now)
 	if n.isDir() {
 		n.Parent = to
 	}
@@ -117,6 +120,9 @@ func (v *view) exchange(x tx, from xfs.Inode, name string, d dirent, n inode, to
 	}
 	if other.isDir() && from != to {
 		if err := x.notBelow(from, old.Inode); err != nil {
+			return err
+		}
+		if err := v.may(other, mayWrite); err != nil {
 			return err
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/xtreemos/xos"
 	"github.com/xtreemos/xos/infra/kv"
 	"github.com/xtreemos/xos/xfs"
 )
@@ -49,6 +50,11 @@ func (v *view) change(ctx context.Context, req xfs.RequestID, f func(x tx, now i
 	return out, err
 }
 
+// otherRequest is said of a request whose number was another's.
+func otherRequest() error {
+	return xos.Errorf(xos.Invalid, "this request's number was used for another one")
+}
+
 // look runs f on a snapshot.
 func (v *view) look(ctx context.Context, f func(x tx) error) error {
 	return v.db.View(ctx, func(t kv.Txn) error { return f(tx{t, v.volume.Name}) })
@@ -62,6 +68,9 @@ func (v *view) changeAttr(ctx context.Context, req xfs.RequestID, f func(x tx, n
 	})
 	if err != nil {
 		return xfs.Attr{}, err
+	}
+	if r.Attr == nil {
+		return xfs.Attr{}, otherRequest()
 	}
 	return *r.Attr, nil
 }

@@ -111,7 +111,7 @@ func (v *view) changeXattr(ctx context.Context, req xfs.RequestID, ino xfs.Inode
 			return err
 		}
 		n.Ctime = now
-		n.Version++
+		n.bump(now)
 		return x.put(ino, n)
 	})
 }
