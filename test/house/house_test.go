@@ -79,8 +79,8 @@ var parts = []string{"infra/kv/overlay", "infra/bus/wire", "xfs/frame", "session
 // mayImport says what an implementation may import beyond its own subsystem's
 // contract, the contracts, and what is shared.
 var mayImport = map[string][]string{
-	"session/service": {"session/account", "session/process", "session/trust", "session/wire", "vom/machine"},
-	"session/trust":   {"vom/machine"},
+	"session/service": {"session/account", "vom/trust", "vom/machine"},
+	"vom/trust":       {"vom/machine"},
 	"session/wire":    {"session/shim"},
 	"nss_xos":         {"session/shim", "session/wire"},
 	"pam_xos":         {"session/shim", "session/wire"},

