@@ -1,6 +1,8 @@
 package process_test
 
 import (
+	"context"
+	"errors"
 	"os"
 	"os/exec"
 	"testing"
@@ -62,5 +64,38 @@ func TestBoot(t *testing.T) {
 	}
 	if _, err := process.Of(os.Getpid()); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestWait(t *testing.T) {
+	cmd := exec.Command("sleep", "60")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	id, err := process.Of(cmd.Process.Pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if yes, err := process.Running(uint32(os.Getuid())); err != nil || !yes {
+		t.Errorf("this uid runs nothing: %v, %v", yes, err)
+	}
+	if yes, err := process.Running(2147483001); err != nil || yes {
+		t.Errorf("an unused uid runs something: %v, %v", yes, err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	got := make(chan error, 1)
+	go func() { got <- id.Wait(ctx) }()
+	cancel()
+	if err := <-got; !errors.Is(err, context.Canceled) {
+		t.Errorf("cancelled wait: %v", err)
+	}
+	go func() { got <- id.Wait(context.Background()) }()
+	cmd.Process.Kill()
+	if err := <-got; err != nil {
+		t.Errorf("wait for the end: %v", err)
+	}
+	cmd.Wait()
+	if err := id.Wait(context.Background()); err != nil {
+		t.Errorf("wait for what has ended: %v", err)
 	}
 }

@@ -1,0 +1,237 @@
+package service
+
+import (
+	"context"
+	"errors"
+	"os"
+	"time"
+
+	"github.com/xtreemos/xos"
+	"github.com/xtreemos/xos/infra/audit"
+	"github.com/xtreemos/xos/session/process"
+	"github.com/xtreemos/xos/session/wire"
+	"github.com/xtreemos/xos/vom/credential"
+)
+
+// begin makes a session exist: recorded, found, and ended with its process.
+func (s *Service) begin(l *login) error {
+	if err := writeRecord(s.sessionPath(l.ID), l); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ctx.Err() != nil {
+		os.Remove(s.sessionPath(l.ID))
+		return xos.Errorf(xos.Unavailable, "the session service is restarting").WithHint("log in again")
+	}
+	s.sessions[l.ID] = l
+	s.work.Go(func() { s.watch(l) })
+	return nil
+}
+
+// watch ends a session with its login process.
+func (s *Service) watch(l *login) {
+	err := l.Process.Wait(s.ctx)
+	if s.ctx.Err() != nil {
+		return
+	}
+	if err != nil {
+		s.Log.Error("a session cannot be watched", "session", l.ID, "error", err)
+		return
+	}
+	s.end(l, "its login process ended")
+}
+
+// PAMClose implements wire.Handler.
+func (s *Service) PAMClose(_ context.Context, _ wire.Peer, id xos.SessionID) error {
+	s.mu.Lock()
+	l := s.sessions[id]
+	s.mu.Unlock()
+	if l != nil {
+		s.end(l, "closed")
+	}
+	return nil
+}
+
+// end removes a session, once.
+func (s *Service) end(l *login, why string) {
+	s.mu.Lock()
+	if s.sessions[l.ID] != l {
+		s.mu.Unlock()
+		return
+	}
+	delete(s.sessions, l.ID)
+	p := s.people[l.Identity.Account]
+	s.mu.Unlock()
+	if err := os.Remove(s.sessionPath(l.ID)); err != nil && !errors.Is(err, os.ErrNotExist) {
+		s.Log.Error("removing a session's record", "session", l.ID, "error", err)
+	}
+	s.Log.Info("session ended", "session", l.ID, "account", l.Identity.Account, "why", why)
+	if p != nil {
+		s.done(p)
+	}
+}
+
+// linger waits until nobody can be using a person's home any more, then takes
+// it and the credential away. Service.mu is held.
+func (s *Service) linger(p *person) {
+	if p.idle != nil {
+		p.idle.Stop()
+	}
+	p.idle = time.AfterFunc(s.cfg.Linger, func() {
+		s.mu.Lock()
+		if s.ctx.Err() != nil || p.uses > 0 {
+			s.mu.Unlock()
+			return
+		}
+		s.work.Add(1)
+		s.mu.Unlock()
+		defer s.work.Done()
+		s.leave(p)
+	})
+}
+
+// leave ends what a person without sessions and jobs still has here.
+func (s *Service) leave(p *person) {
+	p.work.Lock()
+	defer p.work.Unlock()
+	runs, err := process.Running(p.uid)
+	s.mu.Lock()
+	if p.uses > 0 {
+		s.mu.Unlock()
+		return
+	}
+	if runs || err != nil { // what she left running goes on
+		s.linger(p)
+		s.mu.Unlock()
+		return
+	}
+	s.mu.Unlock()
+	if err := s.unmount(p); err != nil {
+		s.Log.Warn("a home is not unmounted", "account", p.account, "error", err)
+		s.mu.Lock()
+		if p.uses == 0 {
+			s.linger(p)
+		}
+		s.mu.Unlock()
+		return
+	}
+	s.forget(p)
+	if err := s.save(p); err != nil {
+		s.Log.Error("a person's record", "error", err)
+	}
+}
+
+// unmount takes a home away. The caller holds p.work.
+func (s *Service) unmount(p *person) error {
+	s.mu.Lock()
+	volume := p.mounted
+	s.mu.Unlock()
+	if volume == "" {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(s.ctx, patience)
+	defer cancel()
+	if err := s.Mounter.Unmount(ctx, volume, s.mapping(p)); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	p.mounted = ""
+	s.mu.Unlock()
+	return nil
+}
+
+// sweep ends the access of those whom the present bundle refuses.
+func (s *Service) sweep() {
+	revocations := s.Bundle().Revocations
+	type sentence struct {
+		p   *person
+		why error
+	}
+	var out []sentence
+	var single []*login
+	s.mu.Lock()
+	people := make([]*person, 0, len(s.people))
+	for _, p := range s.people {
+		people = append(people, p)
+	}
+	s.mu.Unlock()
+	for _, p := range people {
+		s.mu.Lock()
+		who := p.who
+		s.mu.Unlock()
+		if who.User == "" {
+			continue
+		}
+		if why := s.standing(who); why != nil {
+			out = append(out, sentence{p, why})
+		}
+	}
+	s.mu.Lock()
+	for _, l := range s.sessions {
+		if _, ok := credential.Revoked(revocations, l.Identity); ok {
+			single = append(single, l)
+		}
+	}
+	s.mu.Unlock()
+	for _, o := range out {
+		s.work.Go(func() { s.expel(o.p, o.why) })
+	}
+	for _, l := range single {
+		if err := l.Process.Kill(); err != nil {
+			s.Log.Error("a revoked session's process", "session", l.ID, "error", err)
+		}
+		s.end(l, "its certificate was revoked")
+	}
+}
+
+// expel ends everything of a person on this machine.
+func (s *Service) expel(p *person, why error) {
+	s.Log.Warn("access ended", "account", p.account, "why", why)
+	select {
+	case s.revoked <- p.account:
+	case <-s.ctx.Done():
+		return
+	}
+	s.mu.Lock()
+	var open []*login
+	for _, l := range s.sessions {
+		if l.Identity.Account == p.account {
+			open = append(open, l)
+		}
+	}
+	s.mu.Unlock()
+	for _, l := range open {
+		if err := l.Process.Kill(); err != nil {
+			s.Log.Error("a revoked session's process", "session", l.ID, "error", err)
+		}
+		s.end(l, why.Error())
+	}
+	ctx, cancel := context.WithTimeout(s.ctx, 10*time.Second)
+	defer cancel()
+	if err := s.Guard.KillUser(ctx, p.uid); err != nil {
+		s.Log.Error("processes of a revoked account", "account", p.account, "error", err)
+	}
+	r := audit.Record{Actor: string(s.cfg.Node), Action: "expel", Subject: p.account.String(), Allowed: true, Reason: why.Error()}
+	if err := s.Audit.Append(ctx, r); err != nil {
+		s.Log.Error("the audit log cannot be written", "error", err)
+	}
+	p.work.Lock()
+	defer p.work.Unlock()
+	s.mu.Lock()
+	who := p.who
+	s.mu.Unlock()
+	if s.standing(who) == nil {
+		return // she has logged in anew meanwhile, with a certificate that is good
+	}
+	s.forget(p)
+	if err := s.unmount(p); err != nil {
+		s.Log.Warn("a home is not unmounted", "account", p.account, "error", err)
+	}
+	s.mu.Lock()
+	p.who.User = "" // sentenced already
+	s.mu.Unlock()
+	if err := s.save(p); err != nil {
+		s.Log.Error("a person's record", "error", err)
+	}
+}

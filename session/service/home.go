@@ -1,0 +1,67 @@
+package service
+
+import (
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/xtreemos/xos"
+)
+
+// makeHome makes the directory that a home is mounted on. Each step is taken
+// from the directory before it and follows no link, so that nobody who could
+// write in one of them leads it elsewhere. The last one is root's and cannot
+// be written to: what a user stores while her volume is missing would be
+// hidden under it later.
+func (s *Service) makeHome(p *person) error {
+	vo := p.account.VO
+	group, ok := s.Accounts.Group(string(vo))
+	if !ok {
+		return xos.Errorf(xos.NotFound, "VO %s is not served here", vo)
+	}
+	if err := os.MkdirAll(s.cfg.Homes, 0o755); err != nil {
+		return xos.Errorf(xos.Internal, "making %s: %w", s.cfg.Homes, err)
+	}
+	root, err := unix.Open(s.cfg.Homes, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return xos.Errorf(xos.Internal, "opening %s: %w", s.cfg.Homes, err)
+	}
+	defer unix.Close(root)
+	at, err := makeDirectory(root, string(vo), 0o750, int(group.ID))
+	if err != nil {
+		return xos.Errorf(xos.Internal, "making %s: %w", filepath.Join(s.cfg.Homes, string(vo)), err)
+	}
+	defer unix.Close(at)
+	err = unix.Mkdirat(at, string(p.account.User), 0o555)
+	if err != nil && err != unix.EEXIST {
+		return xos.Errorf(xos.Internal, "making %s: %w", s.home(p.account), err)
+	}
+	// Whether a volume is mounted on it or not, it must be a directory. One
+	// whose mount process died answers ENOTCONN: then mounting mends it.
+	var st unix.Stat_t
+	if err := unix.Fstatat(at, string(p.account.User), &st, unix.AT_SYMLINK_NOFOLLOW); err == nil && st.Mode&unix.S_IFMT != unix.S_IFDIR {
+		return xos.Errorf(xos.Internal, "%s is no directory", s.home(p.account))
+	}
+	return nil
+}
+
+// makeDirectory makes one that is root's and a group's, and opens it.
+func makeDirectory(at int, name string, mode uint32, gid int) (int, error) {
+	if err := unix.Mkdirat(at, name, 0o700); err != nil && err != unix.EEXIST {
+		return -1, err
+	}
+	fd, err := unix.Openat(at, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1, err
+	}
+	if err := unix.Fchown(fd, 0, gid); err != nil {
+		unix.Close(fd)
+		return -1, err
+	}
+	if err := unix.Fchmod(fd, mode); err != nil {
+		unix.Close(fd)
+		return -1, err
+	}
+	return fd, nil
+}

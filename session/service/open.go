@@ -1,0 +1,205 @@
+package service
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"os"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/xtreemos/xos"
+	"github.com/xtreemos/xos/infra/audit"
+	"github.com/xtreemos/xos/nodeguard"
+	"github.com/xtreemos/xos/session"
+	"github.com/xtreemos/xos/session/process"
+	"github.com/xtreemos/xos/session/wire"
+	"github.com/xtreemos/xos/vom"
+	"github.com/xtreemos/xos/vom/credential"
+)
+
+// patience bounds how long a login waits for its credential and home; the
+// module waits for 20 s in all.
+const patience = 12 * time.Second
+
+// userManager is the PAM service of systemd's per-user manager: no login of
+// its own, but one of somebody who has logged in.
+const userManager = "systemd-user"
+
+// PAMAuth implements wire.Handler: wire refuses for us.
+func (s *Service) PAMAuth(context.Context, wire.Peer, wire.PAMRequest) error { return nil }
+
+// PAMAccount implements wire.Handler.
+func (s *Service) PAMAccount(ctx context.Context, _ wire.Peer, r wire.PAMRequest) (string, error) {
+	if !s.serves(r.Account.VO) {
+		return "", s.refused(ctx, r.Account, "", xos.Errorf(xos.Permission, "%s does not serve VO %s", s.cfg.Node, r.Account.VO))
+	}
+	if !s.Accounts.Known(r.Account) {
+		return "", xos.Errorf(xos.Unavailable, "no uid is reserved for %s", r.Account).WithHint("log in again")
+	}
+	return "", nil
+}
+
+// PAMOpen implements wire.Handler. The login process's certificate is verified
+// again: now its possession is proven. A refusal ends the process, since sshd
+// would go on.
+func (s *Service) PAMOpen(ctx context.Context, p wire.Peer, r wire.PAMOpenRequest) (reply wire.PAMOpenReply, err error) {
+	defer func() {
+		if err != nil && r.Service != userManager {
+			if kerr := kill(p); kerr != nil {
+				s.Log.Error("a refused login process was not ended", "pid", p.PID, "account", r.Account, "error", kerr)
+			}
+		}
+	}()
+	proc, err := processOf(p)
+	if err != nil {
+		return reply, err
+	}
+	a := r.Account
+	if !s.serves(a.VO) {
+		return reply, s.refused(ctx, a, "", xos.Errorf(xos.Permission, "%s does not serve VO %s", s.cfg.Node, a.VO))
+	}
+	who, shown, err := s.evidence(r)
+	if err != nil {
+		return reply, s.refused(ctx, a, who.Serial, err)
+	}
+	d := s.Policy.Decide(ctx, who, vom.ActionLogin, s.cfg.Node)
+	if !d.Allow {
+		return reply, s.refused(ctx, a, who.Serial, forbidden(a, d))
+	}
+	uid, err := s.Accounts.Commit(ctx, a, proc)
+	if err != nil {
+		return reply, s.refused(ctx, a, who.Serial, err)
+	}
+	id := newSessionID()
+	// What is not on record is not granted.
+	if err := s.Audit.Append(ctx, audit.Record{Actor: a.String(), Action: "login", Subject: a.String(), Allowed: true, Reason: d.Reason, Policy: d.Policy,
+		Detail: map[string]string{"serial": who.Serial, "from": r.RemoteHost, "session": string(id), "service": r.Service}}); err != nil {
+		s.Log.Error("the audit log cannot be written", "error", err)
+		return reply, xos.Errorf(xos.Unavailable, "%s cannot record its decisions", s.cfg.Node)
+	}
+	person, err := s.settle(ctx, who, uid, shown)
+	if err != nil {
+		return reply, err
+	}
+	opened := false
+	defer func() {
+		if !opened {
+			s.done(person)
+		}
+	}()
+	tryCtx, cancel := context.WithTimeout(ctx, patience)
+	missing := s.furnish(tryCtx, person)
+	cancel()
+	if missing != nil {
+		s.Log.Warn("a login lacks something", "account", a, "error", missing)
+		reply.Message = "XtreemOS: " + missing.Error() + "\n"
+	}
+	if reply.Namespace, err = s.namespace(ctx, a.VO); err != nil {
+		return reply, err
+	}
+	l := &login{Process: proc, Service: r.Service, Session: session.Session{ID: id, Identity: who, Mapping: s.mapping(person),
+		LoginPID: p.PID, From: r.RemoteHost, TTY: r.TTY, Opened: s.Now()}}
+	if err := s.begin(l); err != nil {
+		return reply, err
+	}
+	opened = true
+	// A revocation may have come while this was under way, too early for the
+	// sweep to see the session.
+	if err := s.standing(who); err != nil {
+		s.end(l, "refused")
+		return reply, s.refused(ctx, a, who.Serial, err)
+	}
+	s.Log.Info("session opened", "session", id, "account", a, "uid", uid, "pid", p.PID, "from", r.RemoteHost)
+	reply.Session = id
+	reply.Env = []string{"XOS_SESSION=" + string(id), "XOS_VO=" + string(a.VO), "XOS_NODE=" + string(s.cfg.Node)}
+	return reply, nil
+}
+
+// evidence gives who the process proved to speak for. A login that is not
+// ssh's, such as root's su or the user's service manager, joins one that is.
+func (s *Service) evidence(r wire.PAMOpenRequest) (vom.Identity, []byte, error) {
+	if r.AuthInfo == "" {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if l := s.newest(r.Account); l != nil {
+			return l.Identity, nil, nil
+		}
+		return vom.Identity{}, nil, xos.Errorf(xos.Permission, "%s has no ssh session here that this one could join", r.Account).WithHint("log in by ssh")
+	}
+	var first error
+	for line := range strings.Lines(r.AuthInfo) {
+		method, key, _ := strings.Cut(strings.TrimRight(line, "\n"), " ")
+		if method != "publickey" {
+			continue
+		}
+		who, shown, err := s.verify(r.Account, key)
+		if err == nil {
+			return who, shown, nil
+		}
+		if first == nil {
+			first = err
+		}
+	}
+	if first == nil {
+		first = xos.Errorf(xos.Permission, "%s has shown no certificate", r.Account).WithHint("xos login %s", r.Account)
+	}
+	return vom.Identity{}, nil, first
+}
+
+// standing says why an identity that was verified before is refused now.
+func (s *Service) standing(who vom.Identity) error {
+	if r, ok := credential.Revoked(s.Bundle().Revocations, who); ok {
+		return xos.Errorf(xos.Permission, "the access of %s was revoked: %s", who.Account, r.Reason)
+	}
+	if !s.serves(who.VO) {
+		return xos.Errorf(xos.Permission, "%s does not serve VO %s any more", s.cfg.Node, who.VO)
+	}
+	return nil
+}
+
+// namespace gives the VO's namespace; none on a machine that keeps VOs apart by
+// uids only and says so.
+func (s *Service) namespace(ctx context.Context, vo xos.VOName) (*os.File, error) {
+	fd, err := s.Guard.SessionNamespace(ctx, vo)
+	if err == nil {
+		return os.NewFile(uintptr(fd), "mnt:"+string(vo)), nil
+	}
+	if level, _ := s.Guard.Level(); level == nodeguard.LevelNone && xos.Is(err, xos.NotSupported) {
+		return nil, nil
+	}
+	return nil, err
+}
+
+// processOf names the peer's process, which must still be the one that asked.
+func processOf(p wire.Peer) (process.ID, error) {
+	if p.PIDFD < 0 {
+		return process.ID{}, xos.Errorf(xos.Unavailable, "the login process is gone")
+	}
+	id, err := process.Of(p.PID)
+	if err != nil {
+		return process.ID{}, err
+	}
+	if err := unix.PidfdSendSignal(p.PIDFD, 0, nil, 0); err != nil {
+		return process.ID{}, xos.Errorf(xos.Unavailable, "the login process is gone")
+	}
+	return id, nil
+}
+
+func kill(p wire.Peer) error {
+	if p.PIDFD < 0 {
+		return nil
+	}
+	if err := unix.PidfdSendSignal(p.PIDFD, unix.SIGKILL, nil, 0); err != nil && err != unix.ESRCH {
+		return err
+	}
+	return nil
+}
+
+func newSessionID() xos.SessionID {
+	var b [8]byte
+	rand.Read(b[:])
+	return xos.SessionID("s-" + hex.EncodeToString(b[:]))
+}

@@ -1,0 +1,170 @@
+package service
+
+import (
+	"encoding/json"
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/xtreemos/xos"
+	"github.com/xtreemos/xos/session"
+	"github.com/xtreemos/xos/session/process"
+	"github.com/xtreemos/xos/vom"
+	"github.com/xtreemos/xos/vom/machine"
+)
+
+// person is a grid account that has, or lately had, a session or a job here.
+type person struct {
+	work sync.Mutex
+
+	// The rest is guarded by Service.mu.
+
+	account xos.Account
+	uid     uint32
+	// who is she by the newest credential seen here.
+	who vom.Identity
+	// shown is the OpenSSH certificate of her newest login, wire format, until
+	// when it ends.
+	shown  []byte
+	until  time.Time
+	groups []session.Group
+	// uses counts sessions and jobs; idle ends the wait for the next one.
+	uses int
+	idle *time.Timer
+	held *session.Credential
+	// mounted is the volume at her home, as far as this process knows.
+	mounted xos.VolumeID
+}
+
+// login is an open session and the process that it lasts as long as.
+type login struct {
+	session.Session
+	Process process.ID
+	Service string
+}
+
+// savedPerson is a person's record.
+type savedPerson struct {
+	Account xos.Account
+	UID     uint32
+	Who     vom.Identity
+	Shown   []byte
+	Until   time.Time
+	Groups  []session.Group
+	Mounted xos.VolumeID
+}
+
+func (s *Service) personPath(uid uint32) string {
+	return filepath.Join(s.cfg.Run, "accounts", strconv.FormatUint(uint64(uid), 10)+".json")
+}
+
+func (s *Service) sessionPath(id xos.SessionID) string {
+	return filepath.Join(s.cfg.Run, "sessions", string(id)+".json")
+}
+
+// save keeps a person's record. The caller holds p.work.
+func (s *Service) save(p *person) error {
+	s.mu.Lock()
+	r := savedPerson{p.account, p.uid, p.who, p.shown, p.until, p.groups, p.mounted}
+	s.mu.Unlock()
+	return writeRecord(s.personPath(r.UID), r)
+}
+
+func writeRecord(path string, v any) error {
+	data, err := json.Marshal(v)
+	if err != nil {
+		return xos.Errorf(xos.Internal, "encoding %s: %w", path, err)
+	}
+	if err := machine.ReplaceFile(path, data, 0o600); err != nil {
+		return xos.Errorf(xos.Internal, "writing %s: %w", path, err)
+	}
+	return nil
+}
+
+// adopt takes over the records of a predecessor. One that cannot be read is
+// left aside: it was written whole, so it is not this program's.
+func (s *Service) adopt() error {
+	err := eachRecord(filepath.Join(s.cfg.Run, "accounts"), func(path string, data []byte) error {
+		var r savedPerson
+		if err := json.Unmarshal(data, &r); err != nil {
+			return err
+		}
+		if e, ok := s.Accounts.User(r.Account); !ok || e.ID != r.UID {
+			return os.Remove(path) // of another map
+		}
+		p := &person{account: r.Account, uid: r.UID, who: r.Who, shown: r.Shown, until: r.Until, groups: r.Groups, mounted: r.Mounted}
+		p.held = s.loadCredential(r.UID, r.Account)
+		s.people[r.Account] = p
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	err = eachRecord(filepath.Join(s.cfg.Run, "sessions"), func(path string, data []byte) error {
+		var l login
+		if err := json.Unmarshal(data, &l); err != nil {
+			return err
+		}
+		p := s.people[l.Identity.Account]
+		if p == nil || s.sessionPath(l.ID) != path {
+			return os.Remove(path)
+		}
+		s.sessions[l.ID] = &l
+		p.uses++
+		s.work.Go(func() { s.watch(&l) })
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for _, p := range s.people {
+		if p.uses == 0 {
+			s.linger(p)
+		}
+	}
+	return nil
+}
+
+func eachRecord(dir string, f func(path string, data []byte) error) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return xos.Errorf(xos.Internal, "reading %s: %w", dir, err)
+	}
+	for _, e := range entries {
+		path := filepath.Join(dir, e.Name())
+		if e.Name()[0] == '.' {
+			os.Remove(path) // a write that was cut short
+			continue
+		}
+		data, err := os.ReadFile(path)
+		if err == nil {
+			err = f(path, data)
+		}
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			return xos.Errorf(xos.Internal, "taking over %s: %w", path, err).WithHint("remove it and restart xos-node")
+		}
+	}
+	return nil
+}
+
+// mapping is a person's place in the local system.
+func (s *Service) mapping(p *person) session.Mapping {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return session.Mapping{Account: p.account, UID: p.uid, Home: s.home(p.account), Shell: s.cfg.Shell, Groups: slices.Clone(p.groups)}
+}
+
+func (s *Service) home(a xos.Account) string {
+	return filepath.Join(s.cfg.Homes, string(a.VO), string(a.User))
+}
+
+// find gives the person of an account, or nil.
+func (s *Service) find(a xos.Account) *person {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.people[a]
+}

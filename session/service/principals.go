@@ -1,0 +1,96 @@
+package service
+
+import (
+	"context"
+	"strings"
+	"time"
+
+	"github.com/xtreemos/xos"
+	"github.com/xtreemos/xos/infra/audit"
+	"github.com/xtreemos/xos/session/wire"
+	"github.com/xtreemos/xos/vom"
+	"github.com/xtreemos/xos/vom/credential"
+)
+
+const (
+	maxLearned  = 4096
+	maxRefusals = 4096
+	// again is for how long the same refusal is not written down a second
+	// time: sshd asks twice, and a stranger may ask for ever.
+	again = 2 * time.Second
+)
+
+// Principals implements wire.Handler. The key's possession is not proven yet:
+// nothing is allocated and nothing made durable here.
+func (s *Service) Principals(ctx context.Context, p wire.Peer, r wire.PrincipalsRequest) (string, error) {
+	// sshd asks as root or as a system user; 65534 is nobody.
+	if p.UID >= 1000 && p.UID != 65534 {
+		return "", xos.Errorf(xos.Permission, "only sshd may ask this")
+	}
+	if !s.serves(r.Account.VO) {
+		return "", s.refused(ctx, r.Account, "", xos.Errorf(xos.Permission, "%s does not serve VO %s", s.cfg.Node, r.Account.VO))
+	}
+	who, _, err := s.verify(r.Account, r.KeyType+" "+r.Key)
+	if err != nil {
+		return "", s.refused(ctx, r.Account, who.Serial, err)
+	}
+	if d := s.Policy.Decide(ctx, who, vom.ActionLogin, s.cfg.Node); !d.Allow {
+		return "", s.refused(ctx, r.Account, who.Serial, forbidden(who.Account, d))
+	}
+	s.Accounts.Prove(r.Account)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.learned) >= maxLearned {
+		for a := range s.learned { // any: its groups come with the session
+			delete(s.learned, a)
+			break
+		}
+	}
+	s.learned[r.Account] = who.Groups
+	return r.Account.String(), nil
+}
+
+// verify reads and verifies a certificate line "TYPE BASE64" that shall log in
+// as an account. The certificate comes back in wire format.
+func (s *Service) verify(a xos.Account, text string) (vom.Identity, []byte, error) {
+	cert, err := credential.ParseSSH([]byte(text))
+	if err != nil {
+		return vom.Identity{}, nil, err
+	}
+	if kind, _, _ := strings.Cut(text, " "); kind != cert.Type() {
+		return vom.Identity{}, nil, xos.Errorf(xos.Invalid, "a certificate of type %q was announced as %.80q", cert.Type(), kind)
+	}
+	who, err := s.Verifier.SSH(cert, a.String())
+	return who, cert.Marshal(), err
+}
+
+func forbidden(a xos.Account, d vom.Decision) error {
+	return xos.Errorf(xos.Permission, "%s may not log in: %s", a, d.Reason).WithHint("xos explain %s", a)
+}
+
+// refused writes a refusal down, and gives it back.
+func (s *Service) refused(ctx context.Context, a xos.Account, serial string, why error) error {
+	key, now := a.String()+"\x00"+why.Error(), s.Now()
+	s.mu.Lock()
+	last, told := s.refusals[key]
+	told = told && now.Sub(last) < again
+	if !told {
+		if len(s.refusals) >= maxRefusals {
+			clear(s.refusals)
+		}
+		s.refusals[key] = now
+	}
+	s.mu.Unlock()
+	if told {
+		return why
+	}
+	s.Log.Info("login refused", "account", a, "error", why)
+	r := audit.Record{Actor: a.String(), Action: "login", Subject: a.String(), Reason: why.Error()}
+	if serial != "" {
+		r.Detail = map[string]string{"serial": serial}
+	}
+	if err := s.Audit.Append(ctx, r); err != nil {
+		s.Log.Error("the audit log cannot be written", "error", err)
+	}
+	return why
+}

@@ -1,0 +1,127 @@
+package service
+
+import (
+	"context"
+	"slices"
+
+	"github.com/xtreemos/xos"
+	"github.com/xtreemos/xos/session"
+	"github.com/xtreemos/xos/vom"
+)
+
+// settle makes an account with a durable uid one of this machine's people: its
+// groups durable, its names published, its VO's rules in force. It counts one
+// use, which the caller must give back by done. shown may be empty.
+func (s *Service) settle(ctx context.Context, who vom.Identity, uid uint32, shown []byte) (*person, error) {
+	entries, err := s.Accounts.Groups(ctx, who.GroupNames())
+	if err != nil {
+		return nil, err
+	}
+	groups := make([]session.Group, len(entries))
+	for i, e := range entries {
+		groups[i] = session.Group{Name: e.Name, GID: e.ID}
+	}
+	s.mu.Lock()
+	p := s.people[who.Account]
+	fresh := p == nil
+	if fresh {
+		p = &person{account: who.Account, uid: uid}
+		s.people[who.Account] = p
+	}
+	p.uses++
+	if p.idle != nil {
+		p.idle.Stop()
+		p.idle = nil
+	}
+	delete(s.learned, who.Account)
+	s.mu.Unlock()
+	defer func() {
+		if err != nil {
+			s.done(p)
+		}
+	}()
+
+	p.work.Lock()
+	defer p.work.Unlock()
+	s.mu.Lock()
+	changed := fresh || !slices.Equal(p.groups, groups)
+	// The newest certificate decides; an older one that is still valid may
+	// be shown after it.
+	if !who.Issued.Before(p.who.Issued) {
+		p.who, p.groups = who, groups
+		if len(shown) > 0 {
+			p.shown, p.until = shown, who.NotAfter
+		}
+	}
+	s.mu.Unlock()
+	if err = s.save(p); err != nil {
+		return nil, err
+	}
+	if changed {
+		if err = s.publishVO(who.VO); err != nil {
+			return nil, err
+		}
+	}
+	if err = s.Guard.Login(ctx, who.Account, uid); err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+// done gives a use back.
+func (s *Service) done(p *person) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if p.uses--; p.uses == 0 {
+		s.linger(p)
+	}
+}
+
+// furnish gets a person what she lacks: the credential, then the home. What
+// is still missing afterwards is told in words for her.
+func (s *Service) furnish(ctx context.Context, p *person) (missing error) {
+	p.work.Lock()
+	defer p.work.Unlock()
+	if err := s.makeHome(p); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	volume, mounted := p.who.Home, p.mounted
+	s.mu.Unlock()
+	if _, err := s.obtain(ctx, p); err != nil {
+		// A home that is mounted stays so, and may work for a while.
+		return xos.Errorf(xos.KindOf(err), "the grid gave no credential for this session: %w", err)
+	}
+	if volume == "" {
+		return xos.Errorf(xos.NotFound, "you have no home volume").WithHint("ask your VO's administrator")
+	}
+	if volume == mounted {
+		return nil
+	}
+	if err := s.Mounter.Mount(ctx, volume, s.mapping(p)); err != nil {
+		return xos.Errorf(xos.KindOf(err), "your home is not here: %w", err)
+	}
+	s.mu.Lock()
+	p.mounted = volume
+	s.mu.Unlock()
+	return s.save(p)
+}
+
+// tend tries again for those in use who lack something.
+func (s *Service) tend(ctx context.Context) {
+	s.mu.Lock()
+	var lacking []*person
+	for _, p := range s.people {
+		if p.uses > 0 && (p.mounted != p.who.Home || !s.good(p.held)) {
+			lacking = append(lacking, p)
+		}
+	}
+	s.mu.Unlock()
+	for _, p := range lacking {
+		tryCtx, cancel := context.WithTimeout(ctx, patience)
+		if err := s.furnish(tryCtx, p); err != nil {
+			s.Log.Debug("still lacking", "account", p.account, "error", err)
+		}
+		cancel()
+	}
+}
