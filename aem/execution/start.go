@@ -63,7 +63,7 @@ func (e *Execution) Start(ctx context.Context, req *connect.Request[xosv1.StartR
 	// A start goes on when the caller has left: it asks again.
 	ctx, cancel := context.WithTimeout(e.ctx, startTime)
 	defer cancel()
-	r, err := e.start(ctx, v, signed, m.Stdin, m.Tty)
+	r, err := e.start(ctx, v, signed, m)
 	if err != nil {
 		e.Log.Warn("a job was not started", slog.Any("job", v.Job), slog.String("account", v.Who.Account.String()), slog.Any("error", err))
 		return nil, err
@@ -108,7 +108,7 @@ func (e *Execution) reserve(job xos.JobID, hash []byte) (*running, error) {
 }
 
 // start admits the user and starts the unit; on failure nothing stays.
-func (e *Execution) start(ctx context.Context, v order.Verified, signed order.Signed, stdin, tty bool) (r *running, err error) {
+func (e *Execution) start(ctx context.Context, v order.Verified, signed order.Signed, m *xosv1.StartRequest) (r *running, err error) {
 	grant, err := e.grant(ctx, v.Who, signed)
 	if err != nil {
 		return nil, err
@@ -131,7 +131,8 @@ func (e *Execution) start(ctx context.Context, v order.Verified, signed order.Si
 		return nil, err
 	}
 	spec := e.spec(v, mapping, cgroup)
-	spec.Order, spec.Stdin, spec.TTY = signed.Hash(), stdin, tty
+	spec.Order, spec.Stdin, spec.TTY = signed.Hash(), m.Stdin, m.Tty
+	spec.Rows, spec.Columns = uint16(min(m.Rows, 1<<15)), uint16(min(m.Columns, 1<<15))
 	r = &running{dir: filepath.Join(e.cfg.Dir, string(v.Job)), spec: spec, release: release, exited: make(chan struct{})}
 	if err := e.launch(ctx, r, grant); err != nil {
 		e.Guard.RemoveJob(ctx, who.Account, v.Job)

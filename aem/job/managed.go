@@ -26,6 +26,7 @@ type managed struct {
 	m          *Manager
 	account    xos.Account
 	stdin, tty bool
+	rows, cols uint32 // of the terminal at first
 	file       string
 
 	mu      sync.Mutex

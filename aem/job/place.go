@@ -159,7 +159,7 @@ func (j *managed) start(ctx context.Context, a srds.Attributes) error {
 	if err != nil {
 		return err
 	}
-	req := &xosv1.StartRequest{Order: s.Content, OrderSignature: s.Signature, OrderChain: s.Chain, Spec: spec, Stdin: j.stdin, Tty: j.tty}
+	req := &xosv1.StartRequest{Order: s.Content, OrderSignature: s.Signature, OrderChain: s.Chain, Spec: spec, Stdin: j.stdin, Tty: j.tty, Rows: j.rows, Columns: j.cols}
 	exec := j.m.peers.execution(string(a.Node), a.Address)
 	var unit *xosv1.Job
 	for try := 0; ; try++ {

@@ -74,7 +74,7 @@ func (m *Manager) accept(s session.Session, uid uint32, req *xosv1.SubmitRequest
 	job := &xosv1.Job{Id: m.newID(), Account: s.Identity.Account.String(), Spec: spec, State: xosv1.JobState_JOB_STATE_NEW,
 		SubmitNode: string(m.cfg.Node), Submitted: now(m)}
 	j := m.managed(job, s.Identity.Account)
-	j.stdin, j.tty = req.Stdin, req.Tty
+	j.stdin, j.tty, j.rows, j.cols = req.Stdin, req.Tty, req.Rows, req.Columns
 	if req.ShadowPid != 0 {
 		p, err := shadow.Open(int(req.ShadowPid), uid)
 		if err != nil {
@@ -164,4 +164,6 @@ func (j *managed) untilEnd() (context.Context, context.CancelFunc) {
 }
 
 // errRestart asks for the same question again: nothing was decided.
-func errRestart() error { return xos.Errorf(xos.Conflict, "the session service is restarting: ask again") }
+func errRestart() error {
+	return xos.Errorf(xos.Conflict, "the session service is restarting: ask again")
+}

@@ -1,6 +1,7 @@
 package supervise
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"os"
@@ -60,7 +61,7 @@ func (u *Unit) start() ([]output, *json.Decoder, error) {
 	if u.spec.TTY {
 		ours, theirs := files.socketpair()
 		u.process.ConsoleSocket, console = theirs, ours
-		u.process.ConsoleWidth, u.process.ConsoleHeight = 80, 24
+		u.process.ConsoleWidth, u.process.ConsoleHeight = cmp.Or(u.spec.Columns, 80), cmp.Or(u.spec.Rows, 24)
 	} else {
 		in, inW := files.toJob()
 		outR, out := files.fromJob()

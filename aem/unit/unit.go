@@ -66,6 +66,8 @@ type Spec struct {
 	Umask     uint32
 	Stdin     bool // stdin will be sent; else it is /dev/null
 	TTY       bool
+	// Rows and Columns of the terminal; 0 for 24 by 80.
+	Rows, Columns uint16
 	// Cgroup of the job, relative to the root of the cgroup hierarchies.
 	Cgroup string
 	// Limits: "memory" in bytes, "cpus" in thousandths, "processes", and

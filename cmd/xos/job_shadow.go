@@ -50,6 +50,7 @@ func runShadow(r shadowRequest) int {
 	s := &stand{client: client, request: r.request}
 	s.changed = sync.NewCond(&s.mu)
 	s.request.ShadowPid = int32(os.Getpid())
+	s.request.Rows, s.request.Columns = s.size()
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 

@@ -18,7 +18,7 @@ var forwarded = []os.Signal{unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT
 
 // catchSignals catches them, but those that were ignored when this process
 // began stay so: nohup, and what a shell starts in the background.
-func catchSignals() chan os.Signal {
+func catchSignals() <-chan os.Signal {
 	ch := make(chan os.Signal, 64)
 	for _, s := range forwarded {
 		if !signal.Ignored(s) {
@@ -29,7 +29,7 @@ func catchSignals() chan os.Signal {
 }
 
 // forward passes signals on.
-func (s *stand) forward(caught chan os.Signal) {
+func (s *stand) forward(caught <-chan os.Signal) {
 	for sig := range caught {
 		n := sig.(syscall.Signal)
 		s.mu.Lock()
@@ -42,7 +42,7 @@ func (s *stand) forward(caught chan os.Signal) {
 			if job != nil {
 				s.deliver(int32(unix.SIGSTOP), time.Second)
 			}
-			stopSelf(caught)
+			stopSelf()
 			if job != nil {
 				s.deliver(int32(unix.SIGCONT), 0)
 			}
@@ -91,12 +91,23 @@ func (s *stand) deliver(sig int32, wait time.Duration) {
 // stopSelf stops this process as TSTP does by default, and returns when it was
 // continued, or at once where the kernel does not stop it (an orphaned process
 // group).
-func stopSelf(caught chan os.Signal) {
-	signal.Reset(unix.SIGTSTP)
+func stopSelf() {
+	old := setDefault(unix.SIGTSTP)
 	unix.Kill(os.Getpid(), unix.SIGTSTP)
-	// The signal is delivered to some thread, soon.
-	time.Sleep(50 * time.Millisecond)
-	signal.Notify(caught, unix.SIGTSTP)
+	time.Sleep(50 * time.Millisecond) // it is delivered to some thread, soon
+	unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(unix.SIGTSTP), uintptr(unsafe.Pointer(&old)), 0, 8, 0, 0)
+}
+
+// sigaction is the kernel's struct, whose layout differs between
+// architectures; all zero it means SIG_DFL, no flags, no mask.
+type sigaction [64]byte
+
+// setDefault gives a signal its default action, past Go's own handler, which
+// stays after signal.Reset; it gives the action before.
+func setDefault(sig unix.Signal) (old sigaction) {
+	var def sigaction
+	unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(sig), uintptr(unsafe.Pointer(&def)), uintptr(unsafe.Pointer(&old)), 8, 0, 0)
+	return old
 }
 
 func (s *stand) size() (rows, columns uint32) {
@@ -139,10 +150,7 @@ func inForeground() bool {
 func dieOf(sig unix.Signal) {
 	// Not for this process to leave an image of.
 	unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{})
-	// Go's own handlers stay after signal.Reset: the default goes past them.
-	// struct sigaction of the kernel, all zero: SIG_DFL, no flags, no mask.
-	var zero [64]byte
-	unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(sig), uintptr(unsafe.Pointer(&zero)), 0, 8, 0, 0)
+	setDefault(sig)
 	unix.Kill(os.Getpid(), sig)
 	time.Sleep(time.Second)
 }

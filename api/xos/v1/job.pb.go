@@ -898,6 +898,8 @@ type SubmitRequest struct {
 	ShadowPid     int32                  `protobuf:"varint,2,opt,name=shadow_pid,json=shadowPid,proto3" json:"shadow_pid,omitempty"` // local process that stands for the job; 0: none
 	Stdin         bool                   `protobuf:"varint,3,opt,name=stdin,proto3" json:"stdin,omitempty"`                          // stdin will be sent; else it is /dev/null
 	Tty           bool                   `protobuf:"varint,4,opt,name=tty,proto3" json:"tty,omitempty"`
+	Rows          uint32                 `protobuf:"varint,5,opt,name=rows,proto3" json:"rows,omitempty"` // of the terminal
+	Columns       uint32                 `protobuf:"varint,6,opt,name=columns,proto3" json:"columns,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -958,6 +960,20 @@ func (x *SubmitRequest) GetTty() bool {
 		return x.Tty
 	}
 	return false
+}
+
+func (x *SubmitRequest) GetRows() uint32 {
+	if x != nil {
+		return x.Rows
+	}
+	return 0
+}
+
+func (x *SubmitRequest) GetColumns() uint32 {
+	if x != nil {
+		return x.Columns
+	}
+	return 0
 }
 
 type SubmitResponse struct {
@@ -1465,6 +1481,8 @@ type StartRequest struct {
 	Spec           []byte                 `protobuf:"bytes,4,opt,name=spec,proto3" json:"spec,omitempty"` // JobSpec
 	Stdin          bool                   `protobuf:"varint,5,opt,name=stdin,proto3" json:"stdin,omitempty"`
 	Tty            bool                   `protobuf:"varint,6,opt,name=tty,proto3" json:"tty,omitempty"`
+	Rows           uint32                 `protobuf:"varint,7,opt,name=rows,proto3" json:"rows,omitempty"` // of the terminal
+	Columns        uint32                 `protobuf:"varint,8,opt,name=columns,proto3" json:"columns,omitempty"`
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -1539,6 +1557,20 @@ func (x *StartRequest) GetTty() bool {
 		return x.Tty
 	}
 	return false
+}
+
+func (x *StartRequest) GetRows() uint32 {
+	if x != nil {
+		return x.Rows
+	}
+	return 0
+}
+
+func (x *StartRequest) GetColumns() uint32 {
+	if x != nil {
+		return x.Columns
+	}
+	return 0
 }
 
 type StartResponse struct {
@@ -2005,13 +2037,15 @@ const file_xos_v1_job_proto_rawDesc = "" +
 	"\rbundle_issued\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\fbundleIssued\x12!\n" +
 	"\fbundle_epoch\x18\x06 \x01(\x04R\vbundleEpoch\x12\x1a\n" +
 	"\bsessions\x18\a \x01(\x03R\bsessions\x12\x12\n" +
-	"\x04jobs\x18\b \x01(\x03R\x04jobs\"{\n" +
+	"\x04jobs\x18\b \x01(\x03R\x04jobs\"\xa9\x01\n" +
 	"\rSubmitRequest\x12#\n" +
 	"\x04spec\x18\x01 \x01(\v2\x0f.xos.v1.JobSpecR\x04spec\x12\x1d\n" +
 	"\n" +
 	"shadow_pid\x18\x02 \x01(\x05R\tshadowPid\x12\x14\n" +
 	"\x05stdin\x18\x03 \x01(\bR\x05stdin\x12\x10\n" +
-	"\x03tty\x18\x04 \x01(\bR\x03tty\"/\n" +
+	"\x03tty\x18\x04 \x01(\bR\x03tty\x12\x12\n" +
+	"\x04rows\x18\x05 \x01(\rR\x04rows\x12\x18\n" +
+	"\acolumns\x18\x06 \x01(\rR\acolumns\"/\n" +
 	"\x0eSubmitResponse\x12\x1d\n" +
 	"\x03job\x18\x01 \x01(\v2\v.xos.v1.JobR\x03job\"\xac\x02\n" +
 	"\x05ToJob\x12\x10\n" +
@@ -2051,7 +2085,7 @@ const file_xos_v1_job_proto_rawDesc = "" +
 	"\vListRequest\x12\x10\n" +
 	"\x03all\x18\x01 \x01(\bR\x03all\"/\n" +
 	"\fListResponse\x12\x1f\n" +
-	"\x04jobs\x18\x01 \x03(\v2\v.xos.v1.JobR\x04jobs\"\xaa\x01\n" +
+	"\x04jobs\x18\x01 \x03(\v2\v.xos.v1.JobR\x04jobs\"\xd8\x01\n" +
 	"\fStartRequest\x12\x14\n" +
 	"\x05order\x18\x01 \x01(\fR\x05order\x12'\n" +
 	"\x0forder_signature\x18\x02 \x01(\fR\x0eorderSignature\x12\x1f\n" +
@@ -2059,7 +2093,9 @@ const file_xos_v1_job_proto_rawDesc = "" +
 	"orderChain\x12\x12\n" +
 	"\x04spec\x18\x04 \x01(\fR\x04spec\x12\x14\n" +
 	"\x05stdin\x18\x05 \x01(\bR\x05stdin\x12\x10\n" +
-	"\x03tty\x18\x06 \x01(\bR\x03tty\".\n" +
+	"\x03tty\x18\x06 \x01(\bR\x03tty\x12\x12\n" +
+	"\x04rows\x18\a \x01(\rR\x04rows\x12\x18\n" +
+	"\acolumns\x18\b \x01(\rR\acolumns\".\n" +
 	"\rStartResponse\x12\x1d\n" +
 	"\x03job\x18\x01 \x01(\v2\v.xos.v1.JobR\x03job\"W\n" +
 	"\x11SignalUnitRequest\x12\x10\n" +
