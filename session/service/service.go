@@ -93,6 +93,7 @@ type Service struct {
 	work    sync.WaitGroup
 	changed chan struct{} // there is a new bundle
 	revoked chan xos.Account
+	tending sync.Mutex
 
 	publish     sync.Mutex
 	generations map[xos.VOName]uint64 // of the snapshots published by this process

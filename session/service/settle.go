@@ -109,6 +109,10 @@ func (s *Service) furnish(ctx context.Context, p *person) (missing error) {
 
 // tend tries again for those in use who lack something.
 func (s *Service) tend(ctx context.Context) {
+	if !s.tending.TryLock() {
+		return // the last round is not over
+	}
+	defer s.tending.Unlock()
 	s.mu.Lock()
 	var lacking []*person
 	for _, p := range s.people {

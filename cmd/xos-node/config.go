@@ -1,0 +1,145 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/pelletier/go-toml/v2"
+
+	"github.com/xtreemos/xos"
+	"github.com/xtreemos/xos/vom"
+	"github.com/xtreemos/xos/vom/machine"
+	"github.com/xtreemos/xos/vom/vops"
+)
+
+// config is /etc/xos/node.toml. Every field has a default.
+type config struct {
+	// Core is host:port of the core's API; "xos up" writes it. Bus is that of
+	// its bus; empty: port 7442 of the core's host.
+	Core string `toml:"core"`
+	Bus  string `toml:"bus"`
+	// Name of this machine in the grid. It is the one in its certificate;
+	// where one is given here, the certificate must have it.
+	Name string `toml:"name"`
+	// Listen is where other machines reach the node service, Advertise the
+	// host:port they are told; empty: the address that reaches the core.
+	Listen    string `toml:"listen"`
+	Advertise string `toml:"advertise"`
+	// VOs are those served; "*" is every one. Banned are accounts
+	// ("alice@physics") and users ("alice") that are not let in.
+	VOs    []xos.VOName `toml:"vos"`
+	Banned []string     `toml:"banned"`
+	// Policy is a file of Cedar policies that forbid; none if empty.
+	Policy string `toml:"policy"`
+	// Shell of grid users.
+	Shell string `toml:"shell"`
+	// Linger is how long a home stays mounted after its last use.
+	Linger duration `toml:"linger"`
+	// Homes is the directory of homes.
+	Homes string `toml:"homes"`
+	// SiteKey is a file that the machines of a site may share, so that they
+	// mostly give an account the same uid; empty: a key of this machine's own.
+	SiteKey string `toml:"site_key"`
+	// State must not be lost; Run need not outlive a boot; Trust is where the
+	// grid's public keys are for sshd and others.
+	State string `toml:"state"`
+	Run   string `toml:"run"`
+	Trust string `toml:"trust"`
+	// Supervisor is the program that runs a job.
+	Supervisor string `toml:"supervisor"`
+}
+
+// duration is written as in "12h" or "90s".
+type duration struct{ time.Duration }
+
+func (d *duration) UnmarshalText(text []byte) (err error) {
+	d.Duration, err = time.ParseDuration(string(text))
+	return err
+}
+
+func defaults() config {
+	return config{
+		Core: "localhost:7443", Listen: ":7444", VOs: []xos.VOName{"*"}, Shell: "/bin/bash", Linger: duration{time.Minute},
+		Homes: "/home/xos", State: "/var/lib/xos/node", Run: "/run/xos", Trust: machine.TrustDir, Supervisor: "/usr/libexec/xos/xos-job",
+	}
+}
+
+// readConfig reads a file over the defaults; one that is not there changes
+// nothing, and a word that means nothing is an error.
+func readConfig(path string) (config, error) {
+	cfg := defaults()
+	data, err := os.ReadFile(path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return cfg, xos.Errorf(xos.Invalid, "reading the configuration: %w", err)
+	}
+	if err := toml.NewDecoder(bytes.NewReader(data)).DisallowUnknownFields().Decode(&cfg); err != nil {
+		var strict *toml.StrictMissingError
+		if errors.As(err, &strict) {
+			return cfg, xos.Errorf(xos.Invalid, "%s has settings that xos-node does not know:\n%s", path, strict.String())
+		}
+		return cfg, xos.Errorf(xos.Invalid, "reading %s: %w", path, err)
+	}
+	cfg.Core = machine.Address(cfg.Core)
+	if cfg.Bus == "" {
+		host, _, err := net.SplitHostPort(cfg.Core)
+		if err != nil {
+			return cfg, xos.Errorf(xos.Invalid, "core = %q is no host:port", cfg.Core)
+		}
+		cfg.Bus = net.JoinHostPort(host, "7442")
+	}
+	return cfg, cfg.validate()
+}
+
+func (c config) validate() error {
+	if c.Name != "" && !xos.ValidName(c.Name) {
+		return xos.Errorf(xos.Invalid, "name = %q cannot be a node's name", c.Name)
+	}
+	for key, address := range map[string]string{"core": c.Core, "bus": c.Bus, "listen": c.Listen} {
+		if _, _, err := net.SplitHostPort(address); err != nil {
+			return xos.Errorf(xos.Invalid, "%s = %q is no host:port", key, address)
+		}
+	}
+	if c.Advertise != "" {
+		if host, _, err := net.SplitHostPort(c.Advertise); err != nil || host == "" {
+			return xos.Errorf(xos.Invalid, "advertise = %q is no host:port", c.Advertise)
+		}
+	}
+	for _, vo := range c.VOs {
+		if vo != "*" && (!xos.ValidName(string(vo)) || xos.ReservedName(string(vo))) {
+			return xos.Errorf(xos.Invalid, "vos has %q, which cannot be a VO's name", string(vo))
+		}
+	}
+	for _, name := range c.Banned {
+		if _, err := xos.ParseAccount(name); err != nil && !xos.ValidName(name) {
+			return xos.Errorf(xos.Invalid, "banned has %q, which is neither an account nor a user", name)
+		}
+	}
+	for key, path := range map[string]string{"shell": c.Shell, "homes": c.Homes, "state": c.State, "run": c.Run, "trust": c.Trust, "supervisor": c.Supervisor} {
+		if !filepath.IsAbs(path) {
+			return xos.Errorf(xos.Invalid, "%s = %q is no absolute path", key, path)
+		}
+	}
+	if c.Linger.Duration < time.Second {
+		return xos.Errorf(xos.Invalid, "linger = %v is too short", c.Linger)
+	}
+	_, err := c.decider(func() vom.Bundle { return vom.Bundle{} })
+	return err
+}
+
+// decider makes the machine's part of policy.
+func (c config) decider(bundle func() vom.Bundle) (*vops.Decider, error) {
+	site := vops.Site{VOs: c.VOs, Banned: c.Banned}
+	if c.Policy != "" {
+		data, err := os.ReadFile(c.Policy)
+		if err != nil {
+			return nil, xos.Errorf(xos.Invalid, "reading the site's policy: %w", err)
+		}
+		site.Policy = string(data)
+	}
+	return vops.New(bundle, site)
+}

@@ -1,0 +1,252 @@
+package main
+
+import (
+	"context"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"time"
+
+	"github.com/coreos/go-systemd/v22/daemon"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/xtreemos/xos"
+	"github.com/xtreemos/xos/aem/execution"
+	"github.com/xtreemos/xos/aem/job"
+	"github.com/xtreemos/xos/aem/resource"
+	"github.com/xtreemos/xos/api/xos/v1/xosv1connect"
+	"github.com/xtreemos/xos/infra/audit"
+	"github.com/xtreemos/xos/infra/bus"
+	"github.com/xtreemos/xos/infra/bus/nats"
+	"github.com/xtreemos/xos/infra/rpc"
+	"github.com/xtreemos/xos/nodeguard/guard"
+	"github.com/xtreemos/xos/session/account"
+	"github.com/xtreemos/xos/session/mount"
+	"github.com/xtreemos/xos/session/service"
+	"github.com/xtreemos/xos/session/wire"
+	"github.com/xtreemos/xos/srds/overlay"
+	"github.com/xtreemos/xos/vom"
+	"github.com/xtreemos/xos/vom/trust"
+)
+
+// What is certified anew with the machine, for sshd.
+const (
+	hostKey  = "/etc/ssh/ssh_host_ed25519_key.pub"
+	hostCert = "/etc/ssh/ssh_host_ed25519_key-cert.pub"
+)
+
+// run serves until ctx ends.
+func run(ctx context.Context, cfg config, log *slog.Logger) error {
+	if err := os.MkdirAll(cfg.State, 0o700); err != nil {
+		return xos.Errorf(xos.Internal, "making %s: %w", cfg.State, err)
+	}
+	key := hostKey
+	if _, err := os.Stat(hostCert); err != nil {
+		key = "" // sshd shows no certificate of the grid's here
+	}
+	keeper, err := trust.Open(trust.Config{Dir: cfg.State, Core: cfg.Core, TrustDir: cfg.Trust, Publish: true,
+		HostKey: key, HostCert: hostCert, Log: log})
+	if err != nil {
+		return err
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return keeper.Run(ctx) })
+	group.Go(func() error { return node(ctx, cfg, keeper, log) })
+	return group.Wait()
+}
+
+// joined waits until the machine has a certificate, and gives its name.
+func joined(ctx context.Context, cfg config, keeper *trust.Keeper, log *slog.Logger) (xos.NodeID, error) {
+	told := false
+	for {
+		m, err := keeper.Machine()
+		switch {
+		case err == nil && cfg.Name != "" && cfg.Name != string(m.Node):
+			return "", xos.Errorf(xos.Invalid, "name = %q, but this machine joined as %s", cfg.Name, m.Node)
+		case err == nil:
+			return m.Node, nil
+		case !xos.Is(err, xos.Unavailable):
+			return "", err
+		}
+		if !told {
+			told = true
+			log.Info("waiting to join a grid", "how", "xos up --join CORE --token TOKEN")
+			daemon.SdNotify(false, daemon.SdNotifyReady+"\nSTATUS=waiting to join a grid")
+		}
+		select {
+		case <-ctx.Done():
+			return "", nil
+		case <-time.After(500 * time.Millisecond):
+		}
+	}
+}
+
+// node wires the services and serves until ctx ends.
+func node(ctx context.Context, cfg config, keeper *trust.Keeper, log *slog.Logger) error {
+	name, err := joined(ctx, cfg, keeper, log)
+	if err != nil || name == "" {
+		return err
+	}
+	history, err := audit.Open(filepath.Join(cfg.State, "audit.log"))
+	if err != nil {
+		return err
+	}
+	defer history.Close()
+	accounts, err := account.Open(account.Config{Dir: cfg.State, Etc: "/etc", SiteKey: cfg.SiteKey}, time.Now)
+	if err != nil {
+		return err
+	}
+	defer accounts.Close()
+	decider, err := cfg.decider(keeper.Bundle)
+	if err != nil {
+		return err
+	}
+	fence, err := guard.New(guard.Config{}, log)
+	if err != nil {
+		return err
+	}
+	defer fence.Close()
+	core := rpc.TLSClient(keeper.CoreTLS())
+	credentials := xosv1connect.NewCredentialsClient(core, "https://"+cfg.Core, rpc.ClientOptions()...)
+
+	var exec atomic.Pointer[execution.Execution]
+	jobs := func() int {
+		if e := exec.Load(); e != nil {
+			return e.Count()
+		}
+		return 0
+	}
+	sessions, err := service.New(service.Config{Node: name, Run: cfg.Run, Homes: cfg.Homes, Shell: cfg.Shell, Linger: cfg.Linger.Duration},
+		service.Deps{Verifier: keeper.Verifier(), Bundle: keeper.Bundle, Policy: decider, Accounts: accounts, Guard: fence,
+			Mounter:     mount.Units{Run: cfg.Run, Core: cfg.Core, Roots: filepath.Join(cfg.Trust, "roots.pem")},
+			Credentials: credentials, Audit: history, Reachable: keeper.Reachable, Jobs: jobs, Now: time.Now, Log: log})
+	if err != nil {
+		return err
+	}
+	defer sessions.Close()
+	shim, err := listenShim(cfg.Run)
+	if err != nil {
+		return err
+	}
+	tcp, err := net.Listen("tcp", cfg.Listen)
+	if err != nil {
+		shim.Close()
+		return xos.Errorf(xos.Unavailable, "listening: %w", err)
+	}
+
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return wire.Serve(ctx, shim, sessions, log) })
+	group.Go(func() error { return sessions.Run(ctx) })
+	keeper.OnChange(sessions.Changed)
+	group.Go(func() error {
+		return serveJobs(ctx, cfg, jobDeps{name: name, keeper: keeper, sessions: sessions, tcp: tcp, log: log, started: exec.Store,
+			exec: execution.Deps{Verifier: keeper.Verifier(), Decider: decider, Sessions: sessions, Guard: fence, Credentials: credentials,
+				Directory: xosv1connect.NewJobDirectoryClient(core, "https://"+cfg.Core, rpc.ClientOptions()...), Audit: history, Now: time.Now, Log: log},
+			isolation: func() string { level, _ := fence.Level(); return string(level) }})
+	})
+	group.Go(func() error { return watchdog(ctx, sessions) })
+	level, _ := fence.Level()
+	log.Info("serving", "name", name, "core", cfg.Core, "isolation", level, "version", version)
+	daemon.SdNotify(false, daemon.SdNotifyReady+"\nSTATUS=serving as "+string(name))
+	defer daemon.SdNotify(false, daemon.SdNotifyStopping)
+	return group.Wait()
+}
+
+// jobDeps is what the part for jobs needs of the rest.
+type jobDeps struct {
+	name      xos.NodeID
+	keeper    *trust.Keeper
+	sessions  *service.Service
+	exec      execution.Deps
+	started   func(*execution.Execution)
+	isolation func() string
+	tcp       net.Listener
+	log       *slog.Logger
+}
+
+// serveJobs runs, manages and finds jobs: for other machines on tcp, for this
+// one's users on the session socket, with the sessions' own calls.
+func serveJobs(ctx context.Context, cfg config, d jobDeps) error {
+	messages, err := nats.Connect(ctx, nats.Config{Servers: []string{cfg.Bus}, Name: string(d.name) + "/" + string(vom.ServiceNode),
+		TLS: d.keeper.CoreTLS(), Log: d.log})
+	if err != nil {
+		return err
+	}
+	defer messages.Close()
+	news, err := messages.Subscribe("xos.bundle", func(context.Context, bus.Message) { d.keeper.Refresh() })
+	if err != nil {
+		return err
+	}
+	defer news()
+	resources, err := overlay.New(overlay.Config{}, messages, d.log)
+	if err != nil {
+		return err
+	}
+	defer resources.Close()
+	units, err := execution.New(execution.Config{Node: d.name, Dir: filepath.Join(cfg.Run, "jobs"), Supervisor: cfg.Supervisor, Homes: cfg.Homes, Runtime: cfg.Run}, d.exec)
+	if err != nil {
+		return err
+	}
+	defer units.Close()
+	d.started(units)
+	address, err := advertised(cfg, d.tcp.Addr())
+	if err != nil {
+		return err
+	}
+	manager, err := job.New(job.Config{Node: d.name, Dir: filepath.Join(cfg.State, "jobs")}, job.Deps{Verifier: d.keeper.Verifier(), Sessions: d.sessions,
+		Resources: resources, Machine: d.keeper.Certificate, Core: func() string { return cfg.Core }, Now: time.Now, Log: d.log})
+	if err != nil {
+		return err
+	}
+	defer manager.Close()
+	here := resource.New(resource.Config{Node: d.name, Address: address, VOs: cfg.VOs}, resource.Live{Jobs: units.Count, Isolation: d.isolation})
+
+	opts := rpc.ServerOptions(d.log)
+	remote, local := http.NewServeMux(), http.NewServeMux()
+	remote.Handle(xosv1connect.NewExecutionHandler(units, opts...))
+	local.Handle(xosv1connect.NewSessionHandler(d.sessions, opts...))
+	local.Handle(xosv1connect.NewJobsHandler(manager, opts...))
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error {
+		return rpc.ServeTLS(ctx, d.tcp, d.keeper.Verifier().ServerTLS(d.keeper.Certificate, true), remote)
+	})
+	group.Go(func() error { return rpc.ServeUnix(ctx, filepath.Join(cfg.Run, "session.sock"), 0o666, local) })
+	group.Go(func() error { return units.Run(ctx) })
+	group.Go(func() error { return resources.Answer(ctx, here.Describe) })
+	group.Go(func() error { return afterGaps(ctx, messages, d.keeper) })
+	return group.Wait()
+}
+
+// afterGaps asks for news when the bus may have lost some.
+func afterGaps(ctx context.Context, messages bus.Conn, keeper *trust.Keeper) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-messages.Changed():
+			keeper.Refresh()
+		}
+	}
+}
+
+// watchdog tells the service manager that the session service is not stuck.
+func watchdog(ctx context.Context, sessions *service.Service) error {
+	every, err := daemon.SdWatchdogEnabled(false)
+	if err != nil || every == 0 {
+		return nil
+	}
+	tick := time.NewTicker(every / 3)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+			sessions.Alive()
+			daemon.SdNotify(false, daemon.SdNotifyWatchdog)
+		}
+	}
+}
