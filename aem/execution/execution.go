@@ -121,10 +121,12 @@ func New(cfg Config, deps Deps) (*Execution, error) {
 }
 
 // Run keeps the units' records and obeys wishes and revocations until ctx
-// ends.
+// ends; then attached clients are sent away too, so that a server that waits
+// for them need not.
 func (e *Execution) Run(ctx context.Context) error {
 	sync := time.NewTicker(e.cfg.Sync)
 	defer sync.Stop()
+	defer e.stop()
 	e.work.Go(func() { e.heed(ctx) })
 	for {
 		e.synchronize(ctx)

@@ -40,7 +40,7 @@ func (e *Execution) Start(ctx context.Context, req *connect.Request[xosv1.StartR
 		e.audit(ctx, audit.Record{Actor: string(peer.Node) + " (node)", Action: "run", Reason: err.Error()})
 		return nil, err
 	}
-	old, err := e.reserve(v.Job, signed.Hash())
+	old, err := e.reserve(v.Job, order.Hash(signed))
 	if err != nil {
 		return nil, err
 	}
@@ -131,7 +131,7 @@ func (e *Execution) start(ctx context.Context, v order.Verified, signed order.Si
 		return nil, err
 	}
 	spec := e.spec(v, mapping, cgroup)
-	spec.Order, spec.Stdin, spec.TTY = signed.Hash(), m.Stdin, m.Tty
+	spec.Order, spec.Stdin, spec.TTY = order.Hash(signed), m.Stdin, m.Tty
 	spec.Rows, spec.Columns = uint16(min(m.Rows, 1<<15)), uint16(min(m.Columns, 1<<15))
 	r = &running{dir: filepath.Join(e.cfg.Dir, string(v.Job)), spec: spec, release: release, exited: make(chan struct{})}
 	if err := e.launch(ctx, r, grant); err != nil {

@@ -99,6 +99,14 @@ func New(cfg Config, deps Deps) (*Manager, error) {
 	return m, nil
 }
 
+// Run returns when ctx has ended; attached clients are sent away then, and ask
+// the next manager.
+func (m *Manager) Run(ctx context.Context) error {
+	<-ctx.Done()
+	m.stop()
+	return nil
+}
+
 // Close stops attending to the jobs.
 func (m *Manager) Close() error {
 	m.stop()

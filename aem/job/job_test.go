@@ -69,7 +69,7 @@ func (w *world) machine(name string) *machine {
 	w.t.Helper()
 	mc := &machine{Node: w.Node(xos.NodeID(name)), w: w, dir: w.t.TempDir()}
 	mc.Sessions.Login(uint32(os.Getuid()), alice)
-	res, err := overlay.New(overlay.Config{}, w.bus.Connect(name), slog.New(slog.DiscardHandler))
+	res, err := overlay.New(overlay.Config{}, w.bus.Connect(name+"/node"), slog.New(slog.DiscardHandler))
 	if err != nil {
 		w.t.Fatal(err)
 	}

@@ -1,16 +1,12 @@
-// Package order is a user's order to run one job on one machine, which the
-// machine she submitted it on signs with the credential that she delegated to
-// it. So no machine can start a job for a user who never was there.
+// Package order says what a machine runs for a user: the terms of the order
+// that she gives through the machine she submits on (vom/order signs it), and
+// what makes a job that a machine can run. So no machine can start a job for a
+// user who never was there.
 package order
 
 import (
-	"bytes"
-	"crypto"
-	"crypto/ed25519"
-	"crypto/rand"
 	"crypto/sha256"
 	"crypto/tls"
-	"crypto/x509"
 	"slices"
 	"time"
 
@@ -22,29 +18,21 @@ import (
 	xosv1 "github.com/xtreemos/xos/api/xos/v1"
 	"github.com/xtreemos/xos/vom"
 	"github.com/xtreemos/xos/vom/credential"
+	signed "github.com/xtreemos/xos/vom/order"
 )
 
 // Validity is for how long an order is good: long enough for a slow start and
 // for clocks that differ, short enough to be no standing permission.
 const Validity = 2 * time.Minute
 
-// Bounds of what is decoded.
-const (
-	maxOrder = 64 << 10
-	maxSpec  = 192 << 10
-	maxChain = 4
-	maxCert  = 32 << 10
-)
+// maxSpec bounds what is decoded.
+const maxSpec = 192 << 10
 
 // Signed is an order as it travels.
-type Signed struct {
-	Content   []byte   // OrderContent, protobuf
-	Signature []byte   // ed25519 of Content
-	Chain     [][]byte // of the signer, DER, leaf first
-}
+type Signed = signed.Signed
 
 // Hash names an order.
-func (s Signed) Hash() []byte {
+func Hash(s Signed) []byte {
 	h := sha256.Sum256(s.Content)
 	return h[:]
 }
@@ -59,30 +47,14 @@ type Terms struct {
 // Sign makes the order of the user whose credential, delegated to this
 // machine, is given.
 func Sign(cred tls.Certificate, id vom.Identity, terms Terms, now time.Time) (Signed, error) {
-	key, ok := cred.PrivateKey.(crypto.Signer)
-	if !ok {
-		return Signed{}, xos.Errorf(xos.Internal, "the credential of %s cannot sign", id.Account)
-	}
-	if _, ok := key.Public().(ed25519.PublicKey); !ok {
-		return Signed{}, xos.Errorf(xos.Internal, "the credential of %s has no ed25519 key", id.Account)
-	}
-	sum := sha256.Sum256(terms.Spec)
 	end := now.Add(Validity)
 	if end.After(id.NotAfter) {
 		end = id.NotAfter
 	}
-	content, err := proto.MarshalOptions{Deterministic: true}.Marshal(&xosv1.OrderContent{
+	return signed.Sign(&xosv1.OrderContent{
 		Job: string(terms.Job), Account: attributes(id.Attributes), SubmitNode: string(id.Node), ExecutionNode: string(terms.Execution),
-		NotAfter: timestamppb.New(end), SpecSha256: sum[:],
-	})
-	if err != nil {
-		return Signed{}, err
-	}
-	sig, err := key.Sign(rand.Reader, content, crypto.Hash(0))
-	if err != nil {
-		return Signed{}, xos.Errorf(xos.Internal, "signing an order of %s: %w", id.Account, err)
-	}
-	return Signed{content, sig, cred.Certificate}, nil
+		NotAfter: timestamppb.New(end), SpecSha256: signed.SpecHash(terms.Spec),
+	}, cred)
 }
 
 func attributes(a xos.Attributes) *xosv1.Attributes {
@@ -107,48 +79,23 @@ type Verified struct {
 // signer, that both machines are those it names, its end, and that spec is
 // what was ordered.
 func Verify(v *credential.Verifier, s Signed, spec []byte, here, peer xos.NodeID, now time.Time) (Verified, error) {
-	if len(s.Content) > maxOrder || len(spec) > maxSpec || len(s.Chain) > maxChain {
-		return Verified{}, xos.Errorf(xos.TooLarge, "an order of %d bytes for a job of %d bytes", len(s.Content), len(spec))
+	if len(spec) > maxSpec {
+		return Verified{}, xos.Errorf(xos.TooLarge, "a job of %d bytes", len(spec))
 	}
-	var chain []*x509.Certificate
-	for _, der := range s.Chain {
-		if len(der) > maxCert {
-			return Verified{}, xos.Errorf(xos.TooLarge, "a certificate of %d bytes", len(der))
-		}
-		c, err := x509.ParseCertificate(der)
-		if err != nil {
-			return Verified{}, xos.Errorf(xos.Invalid, "the order's signer has a malformed certificate")
-		}
-		chain = append(chain, c)
-	}
-	who, err := v.X509(chain)
+	c, who, err := signed.Verify(v, s.Content, s.Signature, s.Chain, now)
 	if err != nil {
 		return Verified{}, err
 	}
-	key, ok := chain[0].PublicKey.(ed25519.PublicKey)
-	if !ok || !ed25519.Verify(key, s.Content, s.Signature) {
-		return Verified{}, xos.Errorf(xos.Permission, "the order's signature is not by %s", who.Account)
-	}
-	var c xosv1.OrderContent
-	if err := proto.Unmarshal(s.Content, &c); err != nil {
-		return Verified{}, xos.Errorf(xos.Invalid, "an order is malformed: %w", err)
-	}
-	sum := sha256.Sum256(spec)
-	end := c.NotAfter.AsTime()
 	switch {
-	case who.Node == "" || xos.NodeID(c.SubmitNode) != who.Node:
-		return Verified{}, xos.Errorf(xos.Permission, "the order of %s is from %.40q, but her credential is delegated to %q", who.Account, c.SubmitNode, who.Node)
 	case peer != who.Node:
 		return Verified{}, xos.Errorf(xos.Permission, "%s shows an order from %s", peer, who.Node)
 	case xos.NodeID(c.ExecutionNode) != here:
 		return Verified{}, xos.Errorf(xos.Permission, "the order is for %.40q, this is %s", c.ExecutionNode, here)
 	case !sameAttributes(c.Account, who.Attributes):
 		return Verified{}, xos.Errorf(xos.Permission, "the order claims other attributes than the credential of %s has", who.Account)
-	case c.NotAfter == nil || !now.Before(end):
-		return Verified{}, xos.Errorf(xos.Expired, "the order expired at %s", end.Format(time.RFC3339))
-	case end.After(now.Add(2 * Validity)):
+	case c.NotAfter.AsTime().After(now.Add(2 * Validity)):
 		return Verified{}, xos.Errorf(xos.Permission, "the order is good for longer than %v", Validity)
-	case !bytes.Equal(sum[:], c.SpecSha256):
+	case !signed.Matches(c, spec):
 		return Verified{}, xos.Errorf(xos.Permission, "the job is not the one that %s ordered", who.Account)
 	case !aem.ValidJobID(xos.JobID(c.Job)):
 		return Verified{}, xos.Errorf(xos.Invalid, "%.80q is no job id", c.Job)

@@ -17,15 +17,16 @@ import (
 	"github.com/xtreemos/xos"
 	"github.com/xtreemos/xos/infra/bus"
 	"github.com/xtreemos/xos/srds"
+	"github.com/xtreemos/xos/vom"
 )
 
 // Subjects are the pattern that every machine needs, to publish and to
 // subscribe.
-const Subjects = "xos.srds.>"
+const Subjects = "rss.>"
 
 const (
-	querySubject  = "xos.srds.query"
-	answerSubject = "xos.srds.answer."
+	querySubject  = "rss.query"
+	answerSubject = "rss.answer."
 )
 
 // Bounds of what a peer can make this machine do.
@@ -161,13 +162,14 @@ func (o *Overlay) findHere(q srds.Query, refused map[string]int) ([]srds.Attribu
 	return []srds.Attributes{a}, refused, nil
 }
 
-// receive takes one answer. A machine speaks for itself only.
+// receive takes one answer. A machine speaks for itself only: on the bus its
+// node service is NODE/node.
 func (o *Overlay) receive(_ context.Context, m bus.Message) {
 	var a answer
 	if len(m.Data) > maxQuery || json.Unmarshal(m.Data, &a) != nil {
 		return
 	}
-	if a.Found != nil && string(a.Found.Node) != m.From {
+	if a.Found != nil && string(a.Found.Node)+"/"+string(vom.ServiceNode) != m.From {
 		o.log.Warn("a machine answered for another", "machine", m.From, "claimed", string(a.Found.Node))
 		return
 	}

@@ -19,7 +19,7 @@ import (
 // machine joins the bus and answers until the test ends.
 func machine(t *testing.T, b *bustest.Bus, name string, a srds.Attributes) *overlay.Overlay {
 	t.Helper()
-	o, err := overlay.New(overlay.Config{Settle: 200 * time.Millisecond}, b.Connect(name), slog.New(slog.DiscardHandler))
+	o, err := overlay.New(overlay.Config{Settle: 200 * time.Millisecond}, b.Connect(name+"/node"), slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -129,7 +129,7 @@ func TestBadQueries(t *testing.T) {
 	// What is malformed on the bus is dropped, and the machine still answers.
 	evil := b.Connect("evil")
 	for _, data := range []string{"", "{", `{"query":{"vo":"physics"},"token":"../x"}`, fmt.Sprintf(`{"query":{"vo":%q}}`, make([]byte, 20_000))} {
-		if err := evil.Publish(t.Context(), "xos.srds.query", []byte(data)); err != nil {
+		if err := evil.Publish(t.Context(), "rss.query", []byte(data)); err != nil {
 			t.Fatal(err)
 		}
 	}
