@@ -178,7 +178,7 @@ func TestRootRefusals(t *testing.T) {
 		{"another command", w.node1, func(r *xosv1.StartRequest) {
 			r.Spec, _ = proto.Marshal(&xosv1.JobSpec{Argv: []string{"id"}})
 		}, xos.Permission},
-		{"no order", w.node1, func(r *xosv1.StartRequest) { r.Order, r.OrderSignature, r.OrderChain = nil, nil, nil }, xos.Permission},
+		{"no order", w.node1, func(r *xosv1.StartRequest) { r.Order, r.OrderSignature, r.OrderChain = nil, nil, nil }, xos.Invalid},
 		{"another signer", w.node1, func(r *xosv1.StartRequest) { r.OrderChain = w.bob1.Certificate }, xos.Permission},
 	} {
 		req := proto.CloneOf(good)
