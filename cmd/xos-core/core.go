@@ -83,7 +83,7 @@ func run(ctx context.Context, cfg config, log *slog.Logger) error {
 	mux.Handle(xosv1connect.NewMachinesHandler(rca.New(records, signer, verifier, history, cfg.Name, log), opts...))
 	mux.Handle(xosv1connect.NewVOsHandler(xvoms.NewService(records, history, log), opts...))
 	files.handle(mux, verifier, opts)
-	handleJobs(mux, db, verifier, opts)
+	jobs := handleJobs(mux, db, verifier, opts, log)
 
 	tcp, err := net.Listen("tcp", cfg.Listen)
 	if err != nil {
@@ -93,6 +93,7 @@ func run(ctx context.Context, cfg config, log *slog.Logger) error {
 	group.Go(func() error { return rpc.ServeTLS(ctx, tcp, clientTLS(verifier, own), mux) })
 	group.Go(func() error { return serveAdmin(ctx, cfg, mux) })
 	group.Go(func() error { return records.Run(ctx) })
+	group.Go(func() error { return jobs.Run(ctx) })
 	group.Go(func() error { return own.run(ctx, log) })
 	group.Go(func() error { return files.run(ctx, verifier, own.get) })
 	group.Go(func() error { return announce(ctx, records, messages, log) })

@@ -215,6 +215,7 @@ func serveJobs(ctx context.Context, cfg config, d jobDeps) error {
 	})
 	group.Go(func() error { return rpc.ServeUnix(ctx, filepath.Join(cfg.Run, "session.sock"), 0o666, local) })
 	group.Go(func() error { return units.Run(ctx) })
+	group.Go(func() error { return manager.Run(ctx) })
 	group.Go(func() error { return resources.Answer(ctx, here.Describe) })
 	group.Go(func() error { return afterGaps(ctx, messages, d.keeper) })
 	return group.Wait()
