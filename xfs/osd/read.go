@@ -5,15 +5,14 @@ import (
 	"hash/crc32"
 	"io/fs"
 
-	"github.com/xtreemos/xos"
 	"github.com/xtreemos/xos/xfs"
 )
 
 // ReadInto reads what an object has at off, up to len(buf) bytes; see xfs.OSD.
 // Every block that is touched is verified whole.
 func (s *Store) ReadInto(id xfs.FileID, object uint64, off int64, buf []byte) (int, []uint32, error) {
-	if off < 0 || off+int64(len(buf)) > maxObject {
-		return 0, nil, xos.Errorf(xos.Invalid, "a read at %d of %d bytes is outside any object", off, len(buf))
+	if err := checkRange(off, len(buf)); err != nil {
+		return 0, nil, err
 	}
 	f, err := s.get(id, false)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -26,7 +25,7 @@ func (s *Store) ReadInto(id xfs.FileID, object uint64, off int64, buf []byte) (i
 	f.mu.RLock()
 	defer f.mu.RUnlock()
 	if f.gone {
-		return 0, nil, xfs.ErrStale
+		return 0, nil, errDeleted
 	}
 	list := parts(off, len(buf))
 	n := 0 // up to the end of the last block found that has bytes here
@@ -40,7 +39,7 @@ func (s *Store) ReadInto(id xfs.FileID, object uint64, off int64, buf []byte) (i
 		n = len(buf)
 	}
 	var mem [xfs.BlockSize]byte
-	var sums []uint32
+	sums := make([]uint32, 0, len(list))
 	for _, p := range parts(off, n) {
 		out := buf[p.lo:p.hi]
 		e, ok := f.at[place{object, p.block}]

@@ -36,14 +36,21 @@ func NewService(store *Store, now func() time.Time, log *slog.Logger) *Service {
 
 // SetKey says which key verifies capabilities. Until it is called all are
 // refused.
-func (s *Service) SetKey(key ed25519.PublicKey) { s.key.Store(&key) }
+func (s *Service) SetKey(key ed25519.PublicKey) {
+	if old := s.key.Swap(&key); old != nil && !old.Equal(key) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		clear(s.verified)
+	}
+}
 
 // Serve answers frames on l, whose TLS must ask for client certificates, until
 // ctx ends. In the background all that is written is made durable every two
 // seconds, so that little waits for a Sync.
 func (s *Service) Serve(ctx context.Context, l net.Listener, v *credential.Verifier) error {
+	var known frame.Known[xos.NodeID]
 	server := frame.ServeOSD(s.log, func(_ context.Context, p *frame.Peer) (xfs.OSD, error) {
-		node, err := peerNode(v, p)
+		node, err := known.Get(p, func() (xos.NodeID, error) { return peerNode(v, p) })
 		if err != nil {
 			return nil, err
 		}
@@ -54,10 +61,16 @@ func (s *Service) Serve(ctx context.Context, l net.Listener, v *credential.Verif
 		defer close(done)
 		tick := time.NewTicker(2 * time.Second)
 		defer tick.Stop()
+		forget := time.NewTicker(time.Hour)
+		defer forget.Stop()
 		for {
 			select {
 			case <-ctx.Done():
 				return
+			case now := <-forget.C:
+				if err := s.store.forgetDeleted(now); err != nil {
+					s.log.Error("forgetting old deletions", "error", err)
+				}
 			case <-tick.C:
 				if err := s.store.SyncAll(); err != nil {
 					s.log.Error("making data durable", "error", err)

@@ -21,6 +21,8 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 	"golang.org/x/sys/unix"
@@ -36,13 +38,14 @@ type Store struct {
 	id       string
 	capacity int64
 	index    *pebble.DB
+	used     atomic.Int64 // bytes of slots that take space
 
-	mu    sync.Mutex
+	mu    sync.Mutex // held only to find a file
 	files map[xfs.FileID]*file
-	used  int64 // bytes of slots in all data files
 }
 
-// openFiles bounds the files whose blocks are kept in memory.
+// openFiles is how many files' blocks are kept in memory before those at rest
+// are let go.
 const openFiles = 4096
 
 // Open opens the store in dir, and makes it if there is none. capacity bounds
@@ -55,14 +58,14 @@ func Open(dir string, capacity int64) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	db, err := pebble.Open(filepath.Join(dir, "index"), &pebble.Options{Logger: quiet{}})
+	db, err := pebble.Open(filepath.Join(dir, "index"), &pebble.Options{Logger: quiet{}, FormatMajorVersion: pebble.FormatNewest})
 	if err != nil {
 		return nil, xos.Errorf(xos.Internal, "opening the index: %w", err)
 	}
 	s := &Store{dir: dir, id: id, capacity: capacity, index: db, files: map[xfs.FileID]*file{}}
-	if err := s.measure(); err != nil {
+	if err := errors.Join(s.measure(), s.removeStrays(), s.forgetDeleted(time.Now())); err != nil {
 		db.Close()
-		return nil, err
+		return nil, xos.Errorf(xos.Internal, "opening the data: %w", err)
 	}
 	return s, nil
 }
@@ -91,8 +94,10 @@ func identity(path string) (string, error) {
 	return strings.TrimSpace(string(data)), nil
 }
 
+// writeSynced makes a file that is whole or not there.
 func writeSynced(path string, data []byte) error {
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	tmp := path + ".new"
+	f, err := os.OpenFile(tmp, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
 	}
@@ -101,6 +106,9 @@ func writeSynced(path string, data []byte) error {
 		return err
 	}
 	if err := f.Sync(); err != nil {
+		return err
+	}
+	if err := os.Rename(tmp, path); err != nil {
 		return err
 	}
 	return syncDir(filepath.Dir(path))
@@ -115,84 +123,64 @@ func syncDir(dir string) error {
 	return d.Sync()
 }
 
-// measure sums up the data files.
-func (s *Store) measure() error {
-	return filepath.WalkDir(filepath.Join(s.dir, "data"), func(_ string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() {
-			return err
-		}
-		info, err := d.Info()
-		if err == nil {
-			s.used += slots(info.Size()) * xfs.BlockSize
-		}
-		return err
-	})
-}
-
-func slots(size int64) int64 { return (size + xfs.BlockSize - 1) / xfs.BlockSize }
-
 // ID is the OSD's name.
 func (s *Store) ID() string { return s.id }
 
-// Space gives total and free bytes.
-func (s *Store) Space() (total, free int64, err error) {
+// margin is what of a disk stays free for the index, without which nothing
+// could be deleted either.
+func margin(disk int64) int64 { return min(disk/16, 256<<20) }
+
+func (s *Store) disk() (total, free int64, err error) {
 	var st unix.Statfs_t
 	if err := unix.Statfs(s.dir, &st); err != nil {
 		return 0, 0, xos.Errorf(xos.Internal, "asking for the disk's space: %w", err)
 	}
 	total, free = int64(st.Blocks)*st.Bsize, int64(st.Bavail)*st.Bsize
-	if s.capacity > 0 {
-		s.mu.Lock()
-		left := max(s.capacity-s.used, 0)
-		s.mu.Unlock()
-		total, free = s.capacity, min(left, free)
+	return total, max(free-margin(total), 0), nil
+}
+
+// Space gives total and free bytes.
+func (s *Store) Space() (total, free int64, err error) {
+	total, free, err = s.disk()
+	if err == nil && s.capacity > 0 {
+		total, free = min(s.capacity, total), min(max(s.capacity-s.used.Load(), 0), free)
 	}
-	return total, free, nil
+	return total, free, err
 }
 
 // reserve counts n more bytes, or refuses.
 func (s *Store) reserve(n int64) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.capacity > 0 && s.used+n > s.capacity {
+	_, free, err := s.disk()
+	if err != nil {
+		return err
+	}
+	if used := s.used.Add(n); free < n || s.capacity > 0 && used > s.capacity {
+		s.used.Add(-n)
 		return full()
 	}
-	s.used += n
 	return nil
-}
-
-func (s *Store) unreserve(n int64) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.used -= n
 }
 
 func full() error { return xos.Errorf(xos.TooLarge, "the storage is full") }
 
-// Close syncs everything and closes the store.
+// diskError tells a full disk from a broken one.
+func diskError(err error) error {
+	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
+		return full()
+	}
+	return xos.Errorf(xos.Internal, "the disk: %w", err)
+}
+
+// Close syncs everything and closes the store; no call may be under way.
 func (s *Store) Close() error {
 	errs := []error{s.SyncAll()}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, f := range s.files {
-		errs = append(errs, f.data.Close())
+		if f.data != nil {
+			errs = append(errs, f.data.Close())
+		}
 	}
+	s.files = map[xfs.FileID]*file{}
 	return errors.Join(append(errs, s.index.Close())...)
-}
-
-// SyncAll makes all that was written durable.
-func (s *Store) SyncAll() error {
-	s.mu.Lock()
-	var all []*file
-	for _, f := range s.files {
-		f.users++
-		all = append(all, f)
-	}
-	s.mu.Unlock()
-	var errs []error
-	for _, f := range all {
-		errs = append(errs, f.sync())
-		s.put(f)
-	}
-	return errors.Join(errs...)
 }

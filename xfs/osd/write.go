@@ -1,14 +1,7 @@
 package osd
 
 import (
-	"errors"
 	"hash/crc32"
-	"io/fs"
-	"os"
-	"path/filepath"
-
-	"github.com/cockroachdb/pebble/v2"
-	"golang.org/x/sys/unix"
 
 	"github.com/xtreemos/xos"
 	"github.com/xtreemos/xos/xfs"
@@ -24,7 +17,7 @@ type part struct {
 
 // parts cuts the range [off, off+n) of an object at block borders.
 func parts(off int64, n int) []part {
-	var list []part
+	list := make([]part, 0, n/xfs.BlockSize+2)
 	for lo := 0; lo < n; {
 		at := off + int64(lo)
 		from := int(at % xfs.BlockSize)
@@ -38,10 +31,17 @@ func parts(off int64, n int) []part {
 // maxObject bounds offsets within an object.
 const maxObject = 1 << 30
 
+func checkRange(off int64, n int) error {
+	if off < 0 || off > maxObject || int64(n) > maxObject-off {
+		return xos.Errorf(xos.Invalid, "%d bytes at %d are outside any object", n, off)
+	}
+	return nil
+}
+
 // Write puts data at off of an object; see xfs.OSD.
 func (s *Store) Write(id xfs.FileID, object uint64, off int64, data []byte, sums []uint32) error {
-	if off < 0 || off+int64(len(data)) > maxObject {
-		return xos.Errorf(xos.Invalid, "a write at %d of %d bytes is outside any object", off, len(data))
+	if err := checkRange(off, len(data)); err != nil {
+		return err
 	}
 	list := parts(off, len(data))
 	if len(sums) != len(list) {
@@ -59,9 +59,6 @@ func (s *Store) Write(id xfs.FileID, object uint64, off int64, data []byte, sums
 	defer s.put(f)
 	f.write.Lock()
 	defer f.write.Unlock()
-	if f.gone {
-		return xfs.ErrStale
-	}
 	slots, err := f.allocate(len(list))
 	if err != nil {
 		return err
@@ -80,29 +77,27 @@ func (s *Store) Write(id xfs.FileID, object uint64, off int64, data []byte, sums
 func (f *file) writeParts(object uint64, list []part, slots []int64, data []byte, sums []uint32, changes map[place]entry) error {
 	for i := 0; i < len(list); {
 		p := list[i]
-		at := place{object, p.block}
-		f.mu.RLock()
-		old, exists := f.at[at]
-		f.mu.RUnlock()
-		if p.from > 0 || exists && int(old.length) > p.to {
-			e, err := f.mergePart(old, exists, p, slots[i], data)
+		if old, merge := f.merges(object, p); merge {
+			e, err := f.mergePart(old, p, slots[i], data)
 			if err != nil {
 				return err
 			}
-			changes[at] = e
+			changes[place{object, p.block}] = e
 			i++
 			continue
 		}
-		j, hi := i, p.hi
+		j := i
 		for {
 			changes[place{object, list[j].block}] = entry{slot: slots[j], length: int32(list[j].to), sum: sums[j]}
-			if j+1 == len(list) || slots[j+1] != slots[j]+1 || list[j].to != xfs.BlockSize || f.longer(object, list[j+1]) {
+			if j+1 == len(list) || slots[j+1] != slots[j]+1 {
+				break
+			}
+			if _, merge := f.merges(object, list[j+1]); merge {
 				break
 			}
 			j++
-			hi = list[j].hi
 		}
-		if _, err := f.data.WriteAt(data[p.lo:hi], slots[i]*xfs.BlockSize); err != nil {
+		if _, err := f.data.WriteAt(data[p.lo:list[j].hi], slots[i]*xfs.BlockSize); err != nil {
 			return diskError(err)
 		}
 		i = j + 1
@@ -110,166 +105,44 @@ func (f *file) writeParts(object uint64, list []part, slots []int64, data []byte
 	return nil
 }
 
-// longer reports whether a block has bytes behind the part.
-func (f *file) longer(object uint64, p part) bool {
+// merges reports whether a block is to have bytes beside those of the part.
+func (f *file) merges(object uint64, p part) (old entry, merge bool) {
 	f.mu.RLock()
 	defer f.mu.RUnlock()
-	old, ok := f.at[place{object, p.block}]
-	return ok && int(old.length) > p.to
+	old = f.at[place{object, p.block}]
+	return old, p.from > 0 || int(old.length) > p.to
 }
 
-// mergePart writes a block that is partly old, partly new.
-func (f *file) mergePart(old entry, exists bool, p part, slot int64, data []byte) (entry, error) {
+// mergePart writes a block that is partly old, partly new. The old part is
+// verified first; between the two there are zeroes.
+func (f *file) mergePart(old entry, p part, slot int64, data []byte) (entry, error) {
 	var mem [xfs.BlockSize]byte
-	length := p.to
-	if exists {
+	if old.length > 0 {
 		f.mu.RLock()
 		_, err := f.readSlot(old, mem[:])
 		f.mu.RUnlock()
 		if err != nil {
 			return entry{}, err
 		}
-		length = max(length, int(old.length))
 	}
 	copy(mem[p.from:p.to], data[p.lo:p.hi])
-	block := mem[:length]
+	block := mem[:max(p.to, int(old.length))]
 	if _, err := f.data.WriteAt(block, slot*xfs.BlockSize); err != nil {
 		return entry{}, diskError(err)
 	}
-	return entry{slot: slot, length: int32(length), sum: crc32.Checksum(block, castagnoli)}, nil
+	return entry{slot: slot, length: int32(len(block)), sum: crc32.Checksum(block, castagnoli)}, nil
 }
 
-// Truncate cuts the file at size.
-func (s *Store) Truncate(id xfs.FileID, size, objectSize int64) error {
-	if size < 0 || objectSize < xfs.BlockSize || objectSize > maxObject || objectSize%xfs.BlockSize != 0 {
-		return xos.Errorf(xos.Invalid, "cutting at %d, objects of %d", size, objectSize)
-	}
-	f, err := s.get(id, false)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	defer s.put(f)
-	f.write.Lock()
-	defer f.write.Unlock()
+// install moves the index in memory to new places. The write lock is held.
+func (f *file) install(changes map[place]entry) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	last := place{uint64(size / objectSize), uint32(size % objectSize / xfs.BlockSize)}
-	keep := int(size % xfs.BlockSize)
-	for p, e := range f.at {
-		switch {
-		case p.object < last.object || p.object == last.object && p.block < last.block:
-		case p == last && keep > 0:
-			if int(e.length) <= keep {
-				continue
-			}
-			var mem [xfs.BlockSize]byte
-			block, err := f.readSlot(e, mem[:])
-			if err != nil {
-				return err
-			}
-			// The slot stays: its beginning is what is left.
-			f.at[p] = entry{slot: e.slot, length: int32(keep), sum: crc32.Checksum(block[:keep], castagnoli), durable: e.durable}
-			f.dirty[p] = true
-		default:
-			f.forget(p, -1)
-			delete(f.at, p)
-			f.dirty[p] = true
+	for p, e := range changes {
+		if old, ok := f.at[p]; ok {
+			f.leave(old)
+			e.indexed = old.indexed
 		}
+		f.at[p] = e
+		f.dirty[p] = true
 	}
-	return nil
-}
-
-// Sync makes what was written to a file durable.
-func (s *Store) Sync(id xfs.FileID) error {
-	f, err := s.get(id, false)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	defer s.put(f)
-	return f.sync()
-}
-
-func (f *file) sync() error {
-	f.write.Lock()
-	defer f.write.Unlock()
-	if len(f.dirty) == 0 || f.gone {
-		return nil
-	}
-	if err := unix.Fdatasync(int(f.data.Fd())); err != nil {
-		return diskError(err)
-	}
-	if f.fresh {
-		dir := filepath.Dir(f.data.Name())
-		if err := errors.Join(syncDir(dir), syncDir(filepath.Dir(dir))); err != nil {
-			return diskError(err)
-		}
-	}
-	batch := f.store.index.NewBatch()
-	defer batch.Close()
-	for p := range f.dirty {
-		var err error
-		if e, ok := f.at[p]; ok {
-			err = batch.Set(f.key(p), e.encode(), nil)
-		} else {
-			err = batch.Delete(f.key(p), nil)
-		}
-		if err != nil {
-			return xos.Errorf(xos.Internal, "writing the index: %w", err)
-		}
-	}
-	if err := batch.Commit(pebble.Sync); err != nil {
-		return diskError(err)
-	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	for p := range f.dirty {
-		if e, ok := f.at[p]; ok {
-			e.durable = true
-			f.at[p] = e
-		}
-	}
-	f.dirty, f.fresh = map[place]bool{}, false
-	f.free = append(f.free, f.freed...)
-	f.freed = nil
-	return nil
-}
-
-// Delete removes a file: first what leads to its data, then the data.
-func (s *Store) Delete(id xfs.FileID) error {
-	f, err := s.get(id, false)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	f.write.Lock()
-	defer f.write.Unlock()
-	p := prefix(id)
-	end := append(append([]byte{}, p...), 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff)
-	if err := s.index.DeleteRange(p, end, pebble.Sync); err != nil {
-		s.put(f)
-		return xos.Errorf(xos.Internal, "deleting from the index: %w", err)
-	}
-	err = os.Remove(f.data.Name())
-	f.mu.Lock()
-	f.gone = true
-	f.at, f.dirty = map[place]entry{}, map[place]bool{}
-	size := f.next * xfs.BlockSize
-	f.mu.Unlock()
-	s.mu.Lock()
-	delete(s.files, id)
-	s.used -= size
-	s.mu.Unlock()
-	// Readers that found the file before may still hold its descriptor.
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return diskError(err)
-	}
-	return nil
 }

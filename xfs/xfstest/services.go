@@ -1,5 +1,3 @@
-// Package xfstest gives tests a file system: the real metadata and storage
-// services on loopback TLS, with certificates of a throw-away authority.
 package xfstest
 
 import (
@@ -27,7 +25,8 @@ import (
 // Volume is the volume that Start makes, alice@physics's home.
 const Volume xos.VolumeID = "home-physics-alice"
 
-// Services are one MRC with its directory and one OSD. Each can be stopped
+// Services are a file system for tests: the real metadata and storage services
+// on loopback TLS, with certificates of a throw-away authority: one MRC with its directory and one OSD. Each can be stopped
 // and started again with what it keeps on disk.
 type Services struct {
 	t         testing.TB
