@@ -4,8 +4,10 @@ import (
 	"context"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"hash/crc32"
 	"io/fs"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
@@ -142,14 +144,14 @@ func (s *Sessions) Revoke(a xos.Account) { s.revoked <- a }
 func (s *Sessions) Revoked() <-chan xos.Account { return s.revoked }
 
 // Guard stands in for nodeguard: cgroups only.
-type Guard struct{ root string }
+type Guard struct{ root, subtree string }
 
 var _ nodeguard.Guard = (*Guard)(nil)
 
 func newGuard(t testing.TB) *Guard {
 	for _, root := range []string{"/sys/fs/cgroup", "/sys/fs/cgroup/unified"} {
 		if _, err := os.Stat(filepath.Join(root, "cgroup.procs")); err == nil {
-			return &Guard{root: root}
+			return &Guard{root, fmt.Sprintf("/xos/vo-aemtest-%x", rand.Uint64())}
 		}
 	}
 	t.Fatal("no cgroup version 2")
@@ -165,12 +167,12 @@ func (g *Guard) KillUser(context.Context, uint32) error { return nil }
 func (g *Guard) Close() error                           { return nil }
 
 func (g *Guard) JobCgroup(_ context.Context, a xos.Account, job xos.JobID) (string, error) {
-	path := "/xos/vo-aemtest-" + string(a.VO) + "/job-" + string(job)
+	path := g.subtree + "/job-" + string(job)
 	return path, os.MkdirAll(g.root+path, 0o755)
 }
 
 func (g *Guard) RemoveJob(ctx context.Context, a xos.Account, job xos.JobID) error {
-	dir := g.root + "/xos/vo-aemtest-" + string(a.VO) + "/job-" + string(job)
+	dir := g.root + g.subtree + "/job-" + string(job)
 	if err := os.WriteFile(dir+"/cgroup.kill", []byte("1"), 0); errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}

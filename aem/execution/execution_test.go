@@ -139,6 +139,7 @@ func (w *world) output(id string, cert tls.Certificate, hello *xosv1.ToJob) (std
 }
 
 func TestRootStartAndEnd(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	id := w.start("sh", "-c", "echo $USER $XOS_JOB; pwd; exit 3")
 	out, job, err := w.output(id, w.node1, &xosv1.ToJob{})
@@ -163,6 +164,7 @@ func TestRootStartAndEnd(t *testing.T) {
 }
 
 func TestRootRefusals(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	ctx := t.Context()
 	_, good := w.request("true")
@@ -207,6 +209,7 @@ func TestRootRefusals(t *testing.T) {
 }
 
 func TestRootTheSameOrderTwice(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	id, req := w.request("sleep", "100")
 	c := w.node.Execution(w.node1)
@@ -228,6 +231,7 @@ func TestRootTheSameOrderTwice(t *testing.T) {
 }
 
 func TestRootOthersFindNothing(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	id := w.start("sleep", "100")
 	for name, c := range map[string]tls.Certificate{"bob": w.bob1, "node3": w.CA.Machine("node3", vom.ServiceNode), "alice, not delegated": w.CA.X509User("alice@physics")} {
@@ -253,6 +257,7 @@ func TestRootOthersFindNothing(t *testing.T) {
 }
 
 func TestRootRestart(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	runs := w.start("sh", "-c", "echo before; read x; echo after") // no stdin: ends at once
 	waits := w.start("sh", "-c", "trap 'echo bye; exit 4' TERM; echo up; while :; do sleep 0.02; done")
@@ -279,6 +284,7 @@ func TestRootRestart(t *testing.T) {
 }
 
 func TestRootEndWhileCoreIsAway(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	id := w.start("sh", "-c", "sleep 0.3; exit 7")
 	w.StopCore()
@@ -292,6 +298,7 @@ func TestRootEndWhileCoreIsAway(t *testing.T) {
 }
 
 func TestRootWishesAreObeyed(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	t.Run("kill while away", func(t *testing.T) {
 		id := w.start("sleep", "100")

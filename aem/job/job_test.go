@@ -262,6 +262,7 @@ func (c *tool) end() *xosv1.Job {
 }
 
 func TestRootSubmit(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	t.Run("elsewhere", func(t *testing.T) {
 		id := w.node1.submit(on("node2", spec("sh", "-c", "echo hello; echo $XOS_JOB; exit 5")))
@@ -346,6 +347,7 @@ func TestRootSubmit(t *testing.T) {
 }
 
 func TestRootStdinAndSignals(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	r := on("node2", spec("bash", "-c", "trap 'echo usr1' USR1; while read x; do echo got $x; done; echo end"))
 	r.Stdin = true
@@ -391,6 +393,7 @@ func TestRootStdinAndSignals(t *testing.T) {
 }
 
 func TestRootManagerRestarts(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	const lines = 60_000
 	id := w.node1.submit(on("node2", spec("sh", "-c", fmt.Sprintf("i=0; while [ $i -lt 30 ]; do seq $((i*%d+1)) $(((i+1)*%d)); sleep 0.05; i=$((i+1)); done; exit 9", lines/30, lines/30))))
@@ -415,6 +418,7 @@ func TestRootManagerRestarts(t *testing.T) {
 }
 
 func TestRootMachineIsLost(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	id := w.node1.submit(on("node2", spec("sh", "-c", "echo begun; sleep 100")))
 	c := w.node1.attach(id, &xosv1.ToJob{})
@@ -436,6 +440,7 @@ func TestRootMachineIsLost(t *testing.T) {
 }
 
 func TestRootCoreIsAway(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	id := w.node1.submit(on("node2", spec("sh", "-c", "echo begun; sleep 0.5; exit 3")))
 	w.StopCore()
@@ -464,6 +469,7 @@ func TestRootCoreIsAway(t *testing.T) {
 }
 
 func TestRootShadow(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	begin := func(t *testing.T) (string, *exec.Cmd) {
 		cmd := exec.Command("sleep", "100")

@@ -153,6 +153,7 @@ func tools(t *testing.T) string {
 }
 
 func TestRootShell(t *testing.T) {
+	t.Parallel()
 	need.Root(t)
 	need.Command(t, "bash")
 	need.Command(t, "unshare")
