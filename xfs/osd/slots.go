@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/xtreemos/xos"
 	"github.com/xtreemos/xos/xfs"
 )
 
@@ -76,7 +77,11 @@ func (f *file) allocate(n int) ([]int64, error) {
 	if len(f.free) >= n {
 		return cut(&f.free, n), nil
 	}
-	if err := f.store.reserve(int64(n) * xfs.BlockSize); err != nil {
+	err := f.store.reserve(int64(n) * xfs.BlockSize)
+	if xos.Is(err, xos.TooLarge) && f.store.reclaim(f) {
+		err = f.store.reserve(int64(n) * xfs.BlockSize)
+	}
+	if err != nil {
 		return nil, err
 	}
 	if len(f.holes) >= n {
@@ -122,7 +127,15 @@ const keptFree = 64
 // trim gives the space of free slots back to the disk if they are many for the
 // file. mu is held.
 func (f *file) trim() error {
-	if len(f.at) > 0 && len(f.free) <= keptFree+len(f.at)/4 || len(f.free) == 0 {
+	if len(f.at) > 0 && len(f.free) <= keptFree+len(f.at)/4 {
+		return nil
+	}
+	return f.trimAll()
+}
+
+// trimAll gives the space of all free slots back. mu is held.
+func (f *file) trimAll() error {
+	if len(f.free) == 0 {
 		return nil
 	}
 	if err := punch(f.data, f.free); err != nil {
@@ -131,6 +144,23 @@ func (f *file) trim() error {
 	f.store.used.Add(-int64(len(f.free)) * xfs.BlockSize)
 	f.holes, f.free = append(f.holes, f.free...), nil
 	return nil
+}
+
+// reclaim takes what other files keep for their next writes, and what this one
+// keeps, whose mu is held. It reports whether there was anything.
+func (s *Store) reclaim(f *file) bool {
+	found := len(f.free) > 0 && f.trimAll() == nil
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, other := range s.files {
+		// One that is busy is let be: to wait for it might be for ever.
+		if other == f || !other.mu.TryLock() {
+			continue
+		}
+		found = len(other.free) > 0 && other.trimAll() == nil || found
+		other.mu.Unlock()
+	}
+	return found
 }
 
 // taken is how many slots take space. mu is held.
