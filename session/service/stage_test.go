@@ -1,0 +1,353 @@
+package service_test
+
+import (
+	"context"
+	"crypto/ed25519"
+	"crypto/x509"
+	"encoding/base64"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"connectrpc.com/connect"
+	"golang.org/x/crypto/ssh"
+	"golang.org/x/sys/unix"
+
+	"github.com/xtreemos/xos"
+	xosv1 "github.com/xtreemos/xos/api/xos/v1"
+	"github.com/xtreemos/xos/api/xos/v1/xosv1connect"
+	"github.com/xtreemos/xos/infra/audit"
+	"github.com/xtreemos/xos/infra/rpc"
+	"github.com/xtreemos/xos/nodeguard"
+	"github.com/xtreemos/xos/session"
+	"github.com/xtreemos/xos/session/account"
+	"github.com/xtreemos/xos/session/process"
+	"github.com/xtreemos/xos/session/service"
+	"github.com/xtreemos/xos/session/wire"
+	"github.com/xtreemos/xos/test/need"
+	"github.com/xtreemos/xos/vom"
+	"github.com/xtreemos/xos/vom/credential"
+	"github.com/xtreemos/xos/vom/credential/credtest"
+	"github.com/xtreemos/xos/vom/vops"
+)
+
+var alice = xos.Account{User: "alice", VO: "physics"}
+
+// stage is a machine "node1" with a core, of which the guard and the mounts
+// are stand-ins.
+type stage struct {
+	*testing.T
+	ca     *credtest.Authority
+	dir    string
+	run    string
+	core   *core
+	guard  *guardian
+	mounts *mounts
+	audit  *audit.Log
+
+	accounts *account.Map
+	*service.Service
+	stop func()
+	born uint64 // process ticks when the service was started
+}
+
+func newStage(t *testing.T) *stage {
+	t.Helper()
+	need.Root(t)
+	dir := t.TempDir()
+	s := &stage{T: t, ca: credtest.New(t), dir: dir, run: filepath.Join(dir, "run"), guard: &guardian{}, mounts: &mounts{at: map[xos.VolumeID]string{}}}
+	s.ca.Change(func(b *vom.Bundle) { b.VOs[0].Groups = []xos.GroupName{"higgs"} })
+	for name, text := range map[string]string{"etc/passwd": "root:x:0:0::/root:/bin/sh\n", "etc/group": "root:x:0:\n", "state/.": ""} {
+		path := filepath.Join(dir, name)
+		os.MkdirAll(filepath.Dir(path), 0o700)
+		if filepath.Base(path) == "state" {
+			os.MkdirAll(path, 0o700)
+			continue
+		}
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.core = newCore(t, s.ca)
+	var err error
+	if s.audit, err = audit.Open(filepath.Join(dir, "audit.log")); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.audit.Close() })
+	s.start()
+	t.Cleanup(func() { s.kill() })
+	return s
+}
+
+// start starts the service anew.
+func (s *stage) start() {
+	s.Helper()
+	var err error
+	s.accounts, err = account.Open(account.Config{Dir: filepath.Join(s.dir, "state"), Etc: filepath.Join(s.dir, "etc")}, time.Now)
+	if err != nil {
+		s.Fatal(err)
+	}
+	policy, err := vops.New(s.ca.Bundle, vops.Site{VOs: []xos.VOName{"physics", "chemistry"}, Banned: []string{"mallory"}})
+	if err != nil {
+		s.Fatal(err)
+	}
+	s.born, _ = process.Now()
+	s.Service, err = service.New(service.Config{Node: "node1", Run: s.run, Homes: filepath.Join(s.dir, "home"), Linger: 100 * time.Millisecond, Tend: 50 * time.Millisecond},
+		service.Deps{Verifier: s.ca.Verifier(), Bundle: s.ca.Bundle, Policy: policy, Accounts: s.accounts, Guard: s.guard, Mounter: s.mounts,
+			Credentials: s.core.client(), Audit: s.audit, Reachable: func() bool { return true }, Jobs: func() int { return 0 }, Now: time.Now,
+			Log: slog.New(slog.NewTextHandler(io.Discard, nil))})
+	if err != nil {
+		s.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() { s.Service.Run(ctx); close(done) }()
+	s.stop = func() { cancel(); <-done; s.Service.Close(); s.accounts.Close() }
+}
+
+// kill ends the service as abruptly as one process can end a part of itself.
+func (s *stage) kill() {
+	if s.stop != nil {
+		s.stop()
+		s.stop = nil
+	}
+}
+
+// old is a process from before the service was started.
+func (s *stage) old() wire.Peer {
+	s.Helper()
+	p := s.login()
+	// As if the service were younger.
+	s.kill()
+	s.start()
+	for id, _ := process.Of(p.PID); s.born < id.Start; s.born, _ = process.Now() {
+	}
+	return p
+}
+
+// login is a process that stands for sshd's, and started after the service.
+func (s *stage) login() wire.Peer {
+	s.Helper()
+	for {
+		cmd := exec.Command("sleep", "300")
+		if err := cmd.Start(); err != nil {
+			s.Fatal(err)
+		}
+		fd, err := unix.PidfdOpen(cmd.Process.Pid, 0)
+		if err != nil {
+			s.Fatal(err)
+		}
+		id, err := process.Of(cmd.Process.Pid)
+		if err != nil {
+			s.Fatal(err)
+		}
+		go cmd.Wait()
+		s.Cleanup(func() { cmd.Process.Kill() })
+		if id.Start > s.born+1 {
+			s.Cleanup(func() { unix.Close(fd) })
+			return wire.Peer{PID: cmd.Process.Pid, PIDFD: fd}
+		}
+		cmd.Process.Kill()
+		unix.Close(fd)
+	}
+}
+
+func key(c *ssh.Certificate) string { return base64.StdEncoding.EncodeToString(c.Marshal()) }
+
+func authInfo(c *ssh.Certificate) string { return "publickey " + c.Type() + " " + key(c) + "\n" }
+
+var root = wire.Peer{PIDFD: -1}
+
+// open goes the whole way of a login.
+func (s *stage) open(a xos.Account, c *ssh.Certificate) (wire.Peer, wire.PAMOpenReply, error) {
+	s.Helper()
+	p := s.login()
+	ctx := context.Background()
+	if _, err := s.GetPwNam(ctx, root, a); err != nil {
+		return p, wire.PAMOpenReply{}, err
+	}
+	if _, err := s.Principals(ctx, root, wire.PrincipalsRequest{Account: a, KeyType: c.Type(), Key: key(c)}); err != nil {
+		return p, wire.PAMOpenReply{}, err
+	}
+	r := wire.PAMRequest{Account: a, Service: "sshd", RemoteHost: "192.0.2.7"}
+	if _, err := s.PAMAccount(ctx, p, r); err != nil {
+		return p, wire.PAMOpenReply{}, err
+	}
+	reply, err := s.PAMOpen(ctx, p, wire.PAMOpenRequest{PAMRequest: r, AuthInfo: authInfo(c)})
+	return p, reply, err
+}
+
+// eventually waits until a condition holds.
+func (s *stage) eventually(what string, f func() bool) {
+	s.Helper()
+	for deadline := time.Now().Add(5 * time.Second); !f(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			s.Fatalf("never: %s", what)
+		}
+	}
+}
+
+func dead(p wire.Peer) bool {
+	set := []unix.PollFd{{Fd: int32(p.PIDFD), Events: unix.POLLIN}}
+	n, _ := unix.Poll(set, 0)
+	return n == 1
+}
+
+// as gives the context of a local user's call.
+func as(uid uint32) context.Context {
+	return rpc.WithPeer(context.Background(), rpc.Peer{Unix: true, UID: uid, GID: uid})
+}
+
+func (s *stage) sessions() int {
+	s.Helper()
+	resp, err := s.ListSessions(as(0), connect.NewRequest(&xosv1.ListSessionsRequest{}))
+	if err != nil {
+		s.Fatal(err)
+	}
+	return len(resp.Msg.Sessions)
+}
+
+// core delegates credentials over mutual TLS, as xos-core does.
+type core struct {
+	xosv1connect.UnimplementedCredentialsHandler
+	t       *testing.T
+	ca      *credtest.Authority
+	addr    string
+	machine func() *http.Client
+
+	mu   sync.Mutex
+	down bool
+}
+
+func newCore(t *testing.T, ca *credtest.Authority) *core {
+	c := &core{t: t, ca: ca}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.addr = l.Addr().String()
+	mux := http.NewServeMux()
+	mux.Handle(xosv1connect.NewCredentialsHandler(c, rpc.ServerOptions(slog.New(slog.DiscardHandler))...))
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	own := ca.Machine("core", vom.ServiceCore)
+	go func() {
+		defer close(done)
+		rpc.ServeTLS(ctx, l, ca.Verifier().ServerTLS(credtest.Show(own), true), mux)
+	}()
+	t.Cleanup(func() { cancel(); <-done })
+	node := ca.Machine("node1", vom.ServiceNode)
+	c.machine = func() *http.Client {
+		return rpc.TLSClient(ca.Verifier().ClientTLS(credtest.Show(node), vom.ServiceCore))
+	}
+	return c
+}
+
+func (c *core) client() service.Delegator {
+	return xosv1connect.NewCredentialsClient(c.machine(), "https://"+c.addr, rpc.ClientOptions()...)
+}
+
+func (c *core) setDown(v bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.down = v
+}
+
+func (c *core) Delegate(ctx context.Context, req *connect.Request[xosv1.DelegateRequest]) (*connect.Response[xosv1.DelegateResponse], error) {
+	c.mu.Lock()
+	down := c.down
+	c.mu.Unlock()
+	if down {
+		return nil, xos.Errorf(xos.Unavailable, "the core is down")
+	}
+	m, err := c.ca.Verifier().Machine(rpc.PeerFrom(ctx).Chain)
+	if err != nil {
+		return nil, err
+	}
+	cert, err := credential.ParseSSH(req.Msg.SshCertificate)
+	if err != nil {
+		return nil, err
+	}
+	id, err := credential.FromSSH(cert)
+	if err != nil {
+		return nil, err
+	}
+	csr, err := x509.ParseCertificateRequest(req.Msg.Csr)
+	if err != nil {
+		return nil, err
+	}
+	// Only the public half of the key is known here, and needed.
+	key := append(make(ed25519.PrivateKey, ed25519.SeedSize), csr.PublicKey.(ed25519.PublicKey)...)
+	out := c.ca.Delegated(id.Account.String(), m.Node, credtest.Key(key), credtest.Groups(id.Groups...), credtest.Home(id.Home),
+		credtest.Issued(id.Issued, id.NotAfter.Sub(id.Issued)))
+	return connect.NewResponse(&xosv1.DelegateResponse{X509Chain: out.Certificate}), nil
+}
+
+// guardian stands in for nodeguard.
+type guardian struct {
+	mu     sync.Mutex
+	killed []uint32
+	logins []uint32
+}
+
+func (g *guardian) Level() (nodeguard.Level, []nodeguard.Feature) { return nodeguard.LevelNone, nil }
+func (g *guardian) Login(_ context.Context, _ xos.Account, uid uint32) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.logins = append(g.logins, uid)
+	return nil
+}
+func (g *guardian) JobCgroup(context.Context, xos.Account, xos.JobID) (string, error) { return "", nil }
+func (g *guardian) RemoveJob(context.Context, xos.Account, xos.JobID) error           { return nil }
+func (g *guardian) SessionNamespace(context.Context, xos.VOName) (int, error) {
+	return -1, xos.Errorf(xos.NotSupported, "a stand-in")
+}
+func (g *guardian) KillUser(_ context.Context, uid uint32) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.killed = append(g.killed, uid)
+	return nil
+}
+func (g *guardian) Close() error { return nil }
+
+func (g *guardian) hasKilled(uid uint32) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return slices.Contains(g.killed, uid)
+}
+
+// mounts stands in for the mounter.
+type mounts struct {
+	mu sync.Mutex
+	at map[xos.VolumeID]string
+}
+
+func (m *mounts) Mount(_ context.Context, v xos.VolumeID, at session.Mapping) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if info, err := os.Stat(at.Home); err != nil || !info.IsDir() {
+		return xos.Errorf(xos.Internal, "no mount point %s", at.Home)
+	}
+	m.at[v] = at.Home
+	return nil
+}
+func (m *mounts) Unmount(_ context.Context, v xos.VolumeID, _ session.Mapping) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.at, v)
+	return nil
+}
+func (m *mounts) has(v xos.VolumeID) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	_, ok := m.at[v]
+	return ok
+}
