@@ -218,10 +218,10 @@ func (s *stage) sessions() int {
 // core delegates credentials over mutual TLS, as xos-core does.
 type core struct {
 	xosv1connect.UnimplementedCredentialsHandler
-	t       *testing.T
-	ca      *credtest.Authority
-	addr    string
-	machine func() *http.Client
+	t      *testing.T
+	ca     *credtest.Authority
+	addr   string
+	shared *http.Client
 
 	mu   sync.Mutex
 	down bool
@@ -243,16 +243,14 @@ func newCore(t *testing.T, ca *credtest.Authority) *core {
 		defer close(done)
 		rpc.ServeTLS(ctx, l, ca.Verifier().ServerTLS(credtest.Show(own), true), mux)
 	}()
-	t.Cleanup(func() { cancel(); <-done })
+	t.Cleanup(func() { c.shared.CloseIdleConnections(); cancel(); <-done })
 	node := ca.Machine("node1", vom.ServiceNode)
-	c.machine = func() *http.Client {
-		return rpc.TLSClient(ca.Verifier().ClientTLS(credtest.Show(node), vom.ServiceCore))
-	}
+	c.shared = rpc.TLSClient(ca.Verifier().ClientTLS(credtest.Show(node), vom.ServiceCore))
 	return c
 }
 
 func (c *core) client() service.Delegator {
-	return xosv1connect.NewCredentialsClient(c.machine(), "https://"+c.addr, rpc.ClientOptions()...)
+	return xosv1connect.NewCredentialsClient(c.shared, "https://"+c.addr, rpc.ClientOptions()...)
 }
 
 func (c *core) setDown(v bool) {
