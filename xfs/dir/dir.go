@@ -199,12 +199,18 @@ func (s *Service) Announce(ctx context.Context, id, address string, total, free 
 func (s *Service) Pick(ctx context.Context) (xfs.Target, error) {
 	var best osdRecord
 	var at xfs.Target
+	answers := 0
 	err := s.alive(ctx, func(id string, o osdRecord) {
+		answers++
 		if o.Free > best.Free {
 			best, at = o, xfs.Target{OSD: id, Address: o.Address}
 		}
 	})
-	if err == nil && at.OSD == "" {
+	switch {
+	case err != nil || at.OSD != "":
+	case answers > 0:
+		err = xos.Errorf(xos.TooLarge, "all storage is full")
+	default:
 		err = xos.Errorf(xos.Unavailable, "no storage answers").WithHint("install xtreemos-storage on a machine and run xos up there; see xos volume storage")
 	}
 	return at, err

@@ -50,7 +50,7 @@ func (s *Service) Purge(ctx context.Context, node xos.NodeID, dial Dial) error {
 		case <-s.deleted:
 		case <-retry.C:
 		case <-sweep.C:
-			if err := s.sweep(ctx); err != nil && ctx.Err() == nil {
+			if err := s.Sweep(ctx); err != nil && ctx.Err() == nil {
 				s.cfg.Log.Warn("sweeping old replies and orphans", "error", err)
 			}
 		}

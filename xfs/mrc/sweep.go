@@ -13,9 +13,9 @@ import (
 // sweepAtOnce bounds a sweep's transactions.
 const sweepAtOnce = 1000
 
-// sweep forgets old replies and erases orphans that nobody released. It looks
+// Sweep forgets old replies and erases orphans that nobody released. It looks
 // on snapshots and then deletes without reading, so that it is in nobody's way.
-func (s *Service) sweep(ctx context.Context) error {
+func (s *Service) Sweep(ctx context.Context) error {
 	names, err := s.volumes(ctx)
 	if err != nil {
 		return err
