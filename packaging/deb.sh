@@ -1,0 +1,111 @@
+#!/usr/bin/env bash
+# Builds the programs and the .deb packages.   usage: deb.sh [OUTPUT_DIR]
+#
+# Reproducible: the same commit gives the same packages.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+out=$(realpath -m "${1:-dist}")
+work=build/deb
+version=$(cat packaging/VERSION)
+arch=$(dpkg --print-architecture)
+export SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null || date +%s)}
+umask 022
+rm -rf "$work"
+mkdir -p "$work" "$out"
+
+go_build() { # CGO OUTPUT PACKAGE
+	CGO_ENABLED=$1 go build -trimpath -ldflags "-s -w -X main.version=$version" -o "$2" "$3"
+}
+
+bin=$work/bin
+mkdir -p "$bin"
+echo "building programs"
+for c in xos xos-core xos-node xos-osd mount.xosfs xos-principals; do
+	go_build 0 "$bin/$c" "./cmd/$c"
+done
+go_build 1 "$bin/xos-job" ./cmd/xos-job # its first steps in a container are C
+strip --strip-unneeded "$bin/xos-job"
+nss_xos/build.sh "$bin/libnss_xos.so.2"
+pam_xos/build.sh "$bin/pam_xos.so"
+strip --strip-unneeded "$bin/libnss_xos.so.2" "$bin/pam_xos.so"
+
+lib=usr/lib/$(dpkg-architecture -qDEB_HOST_MULTIARCH)
+place() { # PACKAGE MODE FILE TARGET
+	install -D -m "$2" "$3" "$work/$1/$4"
+}
+
+stage() { # PACKAGE
+	local p=$1 d=$work/$1
+	mkdir -p "$d"
+	cp -a "packaging/$p/root/." "$d/"
+	case $p in
+	xtreemos-client)
+		place $p 755 "$bin/xos" usr/bin/xos
+		for n in xsub xps xkill xwait xjob; do ln -s xos "$d/usr/bin/$n"; done
+		"$bin/xos" man "$d/usr/share/man/man1"
+		for n in xsub xps xkill xwait xjob; do
+			printf '.so man1/xos-%s.1\n' "${n#x}" >"$d/usr/share/man/man1/$n.1"
+		done
+		gzip -9n "$d"/usr/share/man/man1/*.1
+		mkdir -p "$d/usr/share/bash-completion/completions" "$d/usr/share/zsh/vendor-completions" "$d/usr/share/fish/vendor_completions.d"
+		"$bin/xos" completion bash >"$d/usr/share/bash-completion/completions/xos"
+		"$bin/xos" completion zsh >"$d/usr/share/zsh/vendor-completions/_xos"
+		"$bin/xos" completion fish >"$d/usr/share/fish/vendor_completions.d/xos.fish"
+		;;
+	xtreemos-node)
+		place $p 755 "$bin/xos-node" usr/sbin/xos-node
+		place $p 755 "$bin/mount.xosfs" usr/sbin/mount.xosfs
+		place $p 755 "$bin/xos-principals" usr/libexec/xos/xos-principals
+		place $p 755 "$bin/xos-job" usr/libexec/xos/xos-job
+		place $p 644 "$bin/libnss_xos.so.2" "$lib/libnss_xos.so.2"
+		place $p 644 "$bin/pam_xos.so" "$lib/security/pam_xos.so"
+		;;
+	xtreemos-core) place $p 755 "$bin/xos-core" usr/sbin/xos-core ;;
+	xtreemos-storage) place $p 755 "$bin/xos-osd" usr/sbin/xos-osd ;;
+	esac
+	documents "$p" "$d"
+	control "$p" "$d"
+	chmod -R u=rwX,go=rX "$d"
+	chmod 755 "$d"/DEBIAN/p* 2>/dev/null || true
+	find "$d" -newermt "@$SOURCE_DATE_EPOCH" -print0 | xargs -0r touch -h -d "@$SOURCE_DATE_EPOCH"
+	dpkg-deb --root-owner-group -Zxz -z3 --build "$d" "$out/${p}_${version}_$arch.deb" >/dev/null
+	echo "built ${p}_${version}_$arch.deb"
+}
+
+documents() { # PACKAGE DIRECTORY
+	local doc=$2/usr/share/doc/$1
+	mkdir -p "$doc"
+	cat >"$doc/copyright" <<C
+Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/
+Upstream-Name: XtreemOS
+
+Files: *
+Copyright: XtreemOS developers
+License: Apache-2.0
+ On Debian systems the text of the licence is in
+ /usr/share/common-licenses/Apache-2.0.
+
+Files: bpf/*.c bpf/*.h
+Copyright: XtreemOS developers
+License: GPL-2
+ On Debian systems the text of the licence is in
+ /usr/share/common-licenses/GPL-2.
+C
+	printf '%s (%s) unstable; urgency=medium\n\n  * This version.\n\n -- XtreemOS developers <xtreemos@localhost.localdomain>  %s\n' \
+		"$1" "$version" "$(date -Ru -d "@$SOURCE_DATE_EPOCH")" | gzip -9n >"$doc/changelog.gz"
+}
+
+control() { # PACKAGE DIRECTORY
+	local c=packaging/$1/DEBIAN f
+	mkdir -p "$2/DEBIAN"
+	sed -e "s/@VERSION@/$version/; s/@ARCH@/$arch/; s/@SIZE@/$(du -sk "$2" | cut -f1)/" "$c/control.in" >"$2/DEBIAN/control"
+	for f in postinst prerm postrm; do
+		[ ! -e "$c/$f" ] || sed -e '/^@FORGET@$/{r packaging/forget.sh
+d}' "$c/$f" >"$2/DEBIAN/$f"
+	done
+	(cd "$2" && find etc -type f -printf '/%p\n' 2>/dev/null | sort) >"$2/DEBIAN/conffiles"
+	[ -s "$2/DEBIAN/conffiles" ] || rm "$2/DEBIAN/conffiles"
+	(cd "$2" && find . -path ./DEBIAN -prune -o -type f -printf '%P\0' | sort -z | xargs -0 md5sum) >"$2/DEBIAN/md5sums"
+}
+
+for p in xtreemos-client xtreemos-node xtreemos-core xtreemos-storage; do stage "$p"; done
