@@ -36,10 +36,10 @@ import (
 type Grid struct {
 	T         testing.TB
 	CA        *credtest.Authority
-	Core      string // host:port
 	Directory *directory.Directory
 
 	mu    sync.Mutex
+	core  string // host:port
 	stop  func()
 	atEnd []func()
 }
@@ -56,7 +56,7 @@ func New(t testing.TB) *Grid {
 	}
 	t.Cleanup(func() { store.Close() })
 	ca := credtest.New(t)
-	g := &Grid{T: t, CA: ca, Core: "127.0.0.1:0",
+	g := &Grid{T: t, CA: ca, core: "127.0.0.1:0",
 		Directory: directory.New(directory.Config{}, store, ca.Verifier(), time.Now, quiet())}
 	g.StartCore()
 	g.AtEnd(g.StopCore)
@@ -97,10 +97,17 @@ func (g *Grid) StartCore() {
 	mux := http.NewServeMux()
 	mux.Handle(xosv1connect.NewJobDirectoryHandler(g.Directory, rpc.ServerOptions(quiet())...))
 	mux.Handle(xosv1connect.NewCredentialsHandler(delegator{g: g}, rpc.ServerOptions(quiet())...))
-	addr, stop := g.serve(g.Core, g.CA.Machine("core", vom.ServiceCore), false, mux)
+	addr, stop := g.serve(g.CoreAddress(), g.CA.Machine("core", vom.ServiceCore), false, mux)
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.Core, g.stop = addr, stop
+	g.core, g.stop = addr, stop
+}
+
+// CoreAddress is host:port.
+func (g *Grid) CoreAddress() string {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.core
 }
 
 // StopCore makes the core unreachable.
@@ -162,6 +169,14 @@ type Node struct {
 
 	dir  string
 	stop func()
+	mu   sync.Mutex // of Exec, for Running
+}
+
+// Running is the number of units, for any goroutine.
+func (n *Node) Running() int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.Exec.Count()
 }
 
 // Node starts a machine.
@@ -187,8 +202,8 @@ func (n *Node) Start() {
 	exec, err := execution.New(execution.Config{Node: n.Name, Dir: filepath.Join(n.dir, "jobs"), Supervisor: supervisor,
 		Homes: n.Sessions.homes, Runtime: filepath.Join(n.dir, "none"), Sync: 100 * time.Millisecond},
 		execution.Deps{Verifier: n.G.CA.Verifier(), Decider: n, Sessions: n.Sessions, Guard: n.Guard,
-			Credentials: xosv1connect.NewCredentialsClient(core, "https://"+n.G.Core, rpc.ClientOptions()...),
-			Directory:   xosv1connect.NewJobDirectoryClient(core, "https://"+n.G.Core, rpc.ClientOptions()...),
+			Credentials: xosv1connect.NewCredentialsClient(core, "https://"+n.G.CoreAddress(), rpc.ClientOptions()...),
+			Directory:   xosv1connect.NewJobDirectoryClient(core, "https://"+n.G.CoreAddress(), rpc.ClientOptions()...),
 			Audit:       ledger{}, Now: time.Now, Log: slog.New(slog.NewTextHandler(n.G.T.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))})
 	if err != nil {
 		n.G.T.Fatal(err)
@@ -199,7 +214,9 @@ func (n *Node) Start() {
 	mux := http.NewServeMux()
 	mux.Handle(xosv1connect.NewExecutionHandler(exec, rpc.ServerOptions(quiet())...))
 	addr, stop := n.G.serve(n.Address, n.Machine, true, mux)
+	n.mu.Lock()
 	n.Exec, n.Address = exec, addr
+	n.mu.Unlock()
 	n.stop = func() { cancel(); stop(); exec.Close(); <-done }
 }
 

@@ -75,7 +75,7 @@ func (w *world) machine(name string) *machine {
 	}
 	mc.resources = res
 	offers := resource.New(resource.Config{Node: mc.Name, Address: mc.Address, VOs: []xos.VOName{"physics"}},
-		resource.Live{Jobs: func() int { return mc.Exec.Count() }, Isolation: func() string { return "none" }})
+		resource.Live{Jobs: mc.Running, Isolation: func() string { return "none" }})
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() { res.Answer(ctx, offers.Describe); close(done) }()
@@ -90,7 +90,7 @@ func (mc *machine) startManager() {
 	t.Helper()
 	m, err := job.New(job.Config{Node: mc.Name, Site: "test", Dir: filepath.Join(mc.dir, "state"), Lost: 2 * time.Second, Patience: 3 * time.Second},
 		job.Deps{Verifier: mc.w.CA.Verifier(), Sessions: mc.Sessions, Resources: mc.resources, Machine: credtest.Show(mc.Machine),
-			Core: func() string { return mc.w.Core }, Now: time.Now,
+			Core: mc.w.CoreAddress, Now: time.Now,
 			Log: slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))})
 	if err != nil {
 		t.Fatal(err)
@@ -108,7 +108,9 @@ func (mc *machine) startManager() {
 	}()
 	until(t, "the socket", func() bool { _, err := os.Stat(path); return err == nil })
 	mc.m = m
-	mc.jobs = xosv1connect.NewJobsClient(rpc.UnixClient(path), rpc.UnixBase, rpc.ClientOptions()...)
+	if mc.jobs == nil { // it connects anew by itself
+		mc.jobs = xosv1connect.NewJobsClient(rpc.UnixClient(path), rpc.UnixBase, rpc.ClientOptions()...)
+	}
 	mc.stop = sync.OnceFunc(func() { m.Close(); cancel(); <-done })
 }
 

@@ -267,7 +267,9 @@ func TestRootShell(t *testing.T) {
 		s.expect(`still here`)
 		s.expect(`<6>`)
 	})
-	if strings.Contains(s.out.String(), "panic") {
-		t.Error(s.out.String())
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if all := s.out.String(); strings.Contains(all, "panic") {
+		t.Error(all)
 	}
 }
