@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/coreos/go-systemd/v22/dbus"
+	"github.com/coreos/go-systemd/v22/unit"
 	"github.com/pelletier/go-toml/v2"
 
 	"github.com/xtreemos/xos"
@@ -40,9 +41,10 @@ type config struct {
 	Groups      map[string]uint32 `toml:"groups"`
 }
 
-// unitName of a volume. Its name has no character that a unit's may not have,
-// so the unit's %i is the volume.
-func unitName(v xos.VolumeID) string { return "xos-mount@" + string(v) + ".service" }
+// unitName of a volume: escaped, so that the unit's %I is the volume.
+func unitName(v xos.VolumeID) string {
+	return "xos-mount@" + unit.UnitNameEscape(string(v)) + ".service"
+}
 
 // valid keeps what could be another file or unit out.
 func valid(v xos.VolumeID) bool {
