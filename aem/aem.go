@@ -6,11 +6,12 @@
 //   - aem/directory: where jobs are and who manages them, in the core;
 //   - aem/unit: the files and the socket by which a job unit is found again;
 //   - aem/supervise: the process that runs and keeps one job unit (xos-job);
+//   - aem/order: what a machine runs for a user, by her signed order;
+//   - aem/shadow: watches the local process that stands for a job;
 //   - aem/resource: what this machine offers, as srds.Attributes.
 package aem
 
 import (
-	"context"
 	"strings"
 	"time"
 
@@ -76,21 +77,4 @@ type Usage struct {
 	CPU    time.Duration
 	Memory int64 // bytes, resident now
 	Peak   int64
-}
-
-// Unit is the part of a job that runs on one machine: its processes, in
-// namespaces and a cgroup of their own. It outlives xos-node, and is found
-// again by a new one.
-type Unit interface {
-	Job() xos.JobID
-	Account() xos.Account
-	State() State
-	Exit() Exit
-	Usage() (Usage, error)
-	// Signal delivers to the job's first process, or to its whole process
-	// group if sig is negative; STOP and CONT freeze and thaw the whole unit,
-	// KILL ends all of it.
-	Signal(ctx context.Context, sig int) error
-	// Wait returns when the unit has ended.
-	Wait(ctx context.Context) (Exit, error)
 }

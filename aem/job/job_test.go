@@ -525,3 +525,21 @@ func TestRootShadow(t *testing.T) {
 		}
 	})
 }
+
+// TestRootSubmitIsQuick bounds, generously, the time from a submission to the
+// running job, and shows it.
+func TestRootSubmitIsQuick(t *testing.T) {
+	w := newWorld(t)
+	w.node1.wait(w.node1.submit(on("node2", spec("true"))))
+	best := time.Hour
+	for range 10 {
+		begin := time.Now()
+		id := w.node1.submit(on("node2", spec("true")))
+		best = min(best, time.Since(begin))
+		w.node1.wait(id)
+	}
+	t.Logf("submit to start: %v at best", best)
+	if best > 2*time.Second {
+		t.Errorf("a submission takes %v at best", best)
+	}
+}
