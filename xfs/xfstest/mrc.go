@@ -49,6 +49,7 @@ func RunMRC(t *testing.T, open func(t *testing.T) xfs.MRC) {
 		"Repeat":      testRepeat,
 		"Parallel":    testParallel,
 		"Capability":  testCapability,
+		"Storm":       testStorm,
 	} {
 		t.Run(name, func(t *testing.T) { f(t, user{t, open(t)}) })
 	}
