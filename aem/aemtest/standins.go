@@ -10,7 +10,6 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -203,13 +202,14 @@ func (n *Node) endUnits() {
 			ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 			n.Guard.RemoveJob(ctx, spec.Account, spec.Job)
 			cancel()
-			for _, c := range []string{"cpu", "cpuacct", "cpuset", "memory", "devices", "freezer", "blkio", "pids"} {
-				dir := "/sys/fs/cgroup/" + c + spec.Cgroup
-				if strings.Contains(dir, "aemtest") {
-					os.Remove(dir)
-					os.Remove(filepath.Dir(dir))
-				}
-			}
+		}
+	}
+	// Version 1 hierarchies, where there are any, keep the directory.
+	left, _ := filepath.Glob("/sys/fs/cgroup/*" + n.Guard.subtree)
+	for _, dir := range left {
+		jobs, _ := filepath.Glob(dir + "/job-*")
+		for _, job := range append(jobs, dir) {
+			os.Remove(job)
 		}
 	}
 }
