@@ -80,18 +80,18 @@ Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/
 Upstream-Name: XtreemOS
 
 Files: *
-Copyright: XtreemOS developers
+Copyright: 2026 XtreemOS developers
 License: Apache-2.0
  On Debian systems the text of the licence is in
  /usr/share/common-licenses/Apache-2.0.
 
 Files: bpf/*.c bpf/*.h
-Copyright: XtreemOS developers
+Copyright: 2026 XtreemOS developers
 License: GPL-2
  On Debian systems the text of the licence is in
  /usr/share/common-licenses/GPL-2.
 C
-	printf '%s (%s) unstable; urgency=medium\n\n  * This version.\n\n -- XtreemOS developers <xtreemos@localhost.localdomain>  %s\n' \
+	printf '%s (%s) unstable; urgency=medium\n\n  * This version.\n\n -- XtreemOS developers <xtreemos@users.noreply.github.com>  %s\n' \
 		"$1" "$version" "$(date -Ru -d "@$SOURCE_DATE_EPOCH")" | gzip -9n >"$doc/changelog.gz"
 }
 
@@ -99,12 +99,12 @@ control() { # PACKAGE DIRECTORY
 	local c=packaging/$1/DEBIAN f
 	mkdir -p "$2/DEBIAN"
 	sed -e "s/@VERSION@/$version/; s/@ARCH@/$arch/; s/@SIZE@/$(du -sk "$2" | cut -f1)/" "$c/control.in" >"$2/DEBIAN/control"
+	[ ! -e "$c/triggers" ] || cp "$c/triggers" "$2/DEBIAN/triggers"
 	for f in postinst prerm postrm; do
 		[ ! -e "$c/$f" ] || sed -e '/^@FORGET@$/{r packaging/forget.sh
 d}' "$c/$f" >"$2/DEBIAN/$f"
 	done
-	(cd "$2" && find etc -type f -printf '/%p\n' 2>/dev/null | sort) >"$2/DEBIAN/conffiles"
-	[ -s "$2/DEBIAN/conffiles" ] || rm "$2/DEBIAN/conffiles"
+	[ ! -d "$2/etc" ] || (cd "$2" && find etc -type f -printf '/%p\n' | sort) >"$2/DEBIAN/conffiles"
 	(cd "$2" && find . -path ./DEBIAN -prune -o -type f -printf '%P\0' | sort -z | xargs -0 md5sum) >"$2/DEBIAN/md5sums"
 }
 
