@@ -115,11 +115,16 @@ func (s *Service) adopt() error {
 		}
 		s.sessions[l.ID] = &l
 		p.uses++
-		s.work.Go(func() { s.watch(&l) })
 		return nil
 	})
 	if err != nil {
 		return err
+	}
+	// From here on others are at work, too.
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, l := range s.sessions {
+		s.work.Go(func() { s.watch(l) })
 	}
 	for _, p := range s.people {
 		if p.uses == 0 {
