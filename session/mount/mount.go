@@ -5,6 +5,7 @@ package mount
 
 import (
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -16,7 +17,6 @@ import (
 
 	"github.com/xtreemos/xos"
 	"github.com/xtreemos/xos/session"
-	"github.com/xtreemos/xos/vom/machine"
 )
 
 // Units implements session.Mounter.
@@ -84,12 +84,27 @@ func (u Units) write(v xos.VolumeID, m session.Mapping) error {
 		err = os.MkdirAll(filepath.Join(u.Run, "mounts"), 0o700)
 	}
 	if err == nil {
-		err = machine.ReplaceFile(u.path(v), text, 0o600)
+		err = replace(u.path(v), text)
 	}
 	if err != nil {
 		return xos.Errorf(xos.Internal, "writing a mount's configuration: %w", err)
 	}
 	return nil
+}
+
+// replace gives a file new content in one step. It need not survive a boot, as
+// what it describes does not either.
+func replace(path string, data []byte) error {
+	f, err := os.CreateTemp(filepath.Dir(path), ".new-*") // mode 0600
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name()) // fails once it is renamed
+	_, err = f.Write(data)
+	if err := errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	return os.Rename(f.Name(), path)
 }
 
 // Mount implements session.Mounter.
