@@ -15,20 +15,24 @@ static enum nss_status bad(int *err, int code)
 enum nss_status fill_group(struct xos_in *in, struct group *gr, struct room r, int *err)
 {
 	struct xos_str name = xos_get_str(in);
+	const char *vo;
+	size_t vo_len;
+	int plain;
 	uint32_t i, n;
 
 	gr->gr_gid = xos_get_id(in);
 	n = xos_get_count(in, XOS_MAX_MEMBERS);
-	if (in->bad || !is_line(name))
+	if (in->bad)
 		return bad(err, EPROTO);
 	gr->gr_mem = room_ptrs(&r, (size_t)n + 1);
 	gr->gr_name = room_str(&r, name);
 	gr->gr_passwd = room_str(&r, locked);
 	if (gr->gr_mem == NULL || gr->gr_name == NULL || gr->gr_passwd == NULL)
 		return bad(err, ERANGE);
+	/* A VO's group has the one ':' that its grammar allows. */
+	if (!xos_is_group(gr->gr_name, &vo, &vo_len, &plain))
+		return bad(err, EPROTO);
 	for (i = 0; i < n; i++) {
-		const char *vo;
-
 		gr->gr_mem[i] = room_str(&r, xos_get_str(in));
 		if (in->bad)
 			return bad(err, EPROTO);
