@@ -361,8 +361,8 @@ func TestRootDelegation(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got.Msg.NotAfter.AsTime().After(content.NotAfter.AsTime()) {
-		t.Errorf("valid until %v, longer than the order", got.Msg.NotAfter.AsTime())
+	if got.Msg.NotAfter.AsTime().After(id.NotAfter) {
+		t.Errorf("valid until %v, longer than the credential that signed the order", got.Msg.NotAfter.AsTime())
 	}
 	if _, err := ask(node1, signed); !xos.Is(err, xos.Permission) {
 		t.Errorf("an order for another machine: %v", err)

@@ -79,6 +79,7 @@ var parts = []string{"infra/kv/overlay", "infra/bus/wire", "xfs/frame", "session
 // mayImport says what an implementation may import beyond its own subsystem's
 // contract, the contracts, and what is shared.
 var mayImport = map[string][]string{
+	"session/mount":   {"vom/machine"},
 	"session/service": {"session/account", "vom/trust", "vom/machine"},
 	"vom/trust":       {"vom/machine"},
 	"session/wire":    {"session/shim"},

@@ -187,7 +187,8 @@ func (s *Service) delegation(ctx context.Context, m *xosv1.DelegateRequest) (xos
 	if xos.NodeID(o.ExecutionNode) != peer.Node {
 		return fail(xos.Errorf(xos.Permission, "the order is for %.80q, not for %s", o.ExecutionNode, peer.Node))
 	}
-	return peer.Node, id, o.NotAfter.AsTime(), nil
+	// The order's own end is that of starting the job, not of the job.
+	return peer.Node, id, id.NotAfter, nil
 }
 
 // Explain says what the core knows of an account or a certificate.

@@ -1,0 +1,128 @@
+package story
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"regexp"
+	"strings"
+	"time"
+
+	"github.com/xtreemos/xos/test/testbed"
+)
+
+// Step is one command that somebody gives, with what must come of it.
+type Step struct {
+	// Say tells what it shows; with it a new chapter begins.
+	Say string
+	// Who gives it where, "alice@client", and what: a shell command.
+	Who, Run string
+	// Shown is printed in place of Run where that has quoting nobody types.
+	Shown string
+	// Want and Not are regular expressions for the output, standard error
+	// included; Status is what the command ends with.
+	Want, Not string
+	Status    int
+	// Within repeats the command until it is as wanted, for what takes its
+	// time by nature.
+	Within time.Duration
+	// Keep takes the first group of Want into a variable, used as ${NAME} in
+	// later commands.
+	Keep string
+}
+
+// Teller plays steps.
+type Teller struct {
+	Grid *testbed.Grid
+	Out  io.Writer
+	kept map[string]string
+}
+
+// Tell plays a step and reports how it went wrong, if it did.
+func (t *Teller) Tell(ctx context.Context, s Step) error {
+	if s.Say != "" {
+		fmt.Fprintf(t.Out, "\n── %s\n", s.Say)
+	}
+	user, node, _ := strings.Cut(s.Who, "@")
+	command := os.Expand(s.Run, func(name string) string {
+		if v, ok := t.kept[name]; ok {
+			return v
+		}
+		return "${" + name + "}"
+	})
+	shown := command
+	if s.Shown != "" {
+		shown = s.Shown
+	}
+	fmt.Fprintf(t.Out, "%s:%s$ %s\n", node, user, shown)
+	start := time.Now()
+	for {
+		output, status, err := Run(ctx, t.Grid.Node(node), user, command)
+		if err != nil {
+			return err
+		}
+		problem := s.check(output, status)
+		if problem == nil {
+			fmt.Fprint(t.Out, output)
+			t.keep(s, output)
+			return nil
+		}
+		if time.Since(start) > s.Within || ctx.Err() != nil {
+			return fmt.Errorf("%s:%s$ %s\n%s[status %d]\n%w", node, user, command, output, status, problem)
+		}
+		time.Sleep(50 * time.Millisecond) // between looks at a condition
+	}
+}
+
+func (t *Teller) keep(s Step, output string) {
+	if s.Keep == "" {
+		return
+	}
+	if t.kept == nil {
+		t.kept = map[string]string{}
+	}
+	if m := regexp.MustCompile(s.Want).FindStringSubmatch(output); len(m) > 1 {
+		t.kept[s.Keep] = m[1]
+	}
+}
+
+func (s Step) check(output string, status int) error {
+	if status != s.Status {
+		return fmt.Errorf("status %d, want %d", status, s.Status)
+	}
+	if s.Want != "" && !regexp.MustCompile(s.Want).MatchString(output) {
+		return fmt.Errorf("the output lacks %q", s.Want)
+	}
+	if s.Not != "" && regexp.MustCompile(s.Not).MatchString(output) {
+		return fmt.Errorf("the output has %q", s.Not)
+	}
+	return nil
+}
+
+// commandTime bounds one command.
+const commandTime = 2 * time.Minute
+
+// Run gives a shell command as a local user and returns all that it printed,
+// and its exit status; -1 if it was ended for taking too long.
+func Run(ctx context.Context, n *testbed.Node, user, command string) (string, int, error) {
+	ctx, cancel := context.WithTimeout(ctx, commandTime)
+	defer cancel()
+	cmd := n.Command(ctx, testbed.As(user, command)...)
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	// Something that a command left in the background may hold its output.
+	cmd.WaitDelay = time.Second
+	if err := n.Start(cmd); err != nil {
+		return "", 0, err
+	}
+	err := cmd.Wait()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) && !errors.Is(err, exec.ErrWaitDelay) {
+		return out.String(), 0, err
+	}
+	return out.String(), cmd.ProcessState.ExitCode(), nil
+}
