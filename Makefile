@@ -1,17 +1,23 @@
-# XtreemOS: see README.md for what the targets do.
+# XtreemOS: "make help" shows the targets, README.md what they are for.
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 
+# Packages and tests share one build cache only if they build alike.
+export GOFLAGS := -trimpath
+# Debian has no Go as new as go.mod asks for; Go fetches it as a module.
+export GOTOOLCHAIN ?= auto
+DIST := dist
+
 .PHONY: help
 help: ## Show the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
 
 .PHONY: setup
 setup: ## Install what building and testing need (Debian 12 or 13, as root)
 	@packaging/setup.sh
 
 .PHONY: lint
-lint: setup ## Check formatting and vet
+lint: setup ## Check formatting, vet, and the packages with lintian
 	@out=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$out" ] || { echo "not gofmt-ed: $$out"; exit 1; }
 	go vet ./...
 
@@ -19,6 +25,45 @@ lint: setup ## Check formatting and vet
 build: setup ## Build everything
 	go build ./...
 
+.PHONY: debs
+debs: setup ## Build the .deb packages into dist/
+	packaging/deb.sh $(DIST)
+
+.PHONY: lintian
+lintian: debs
+	lintian --allow-root --fail-on error --suppress-tags maintainer-script-calls-systemctl,no-manual-page $(DIST)/*.deb
+
+# Packages whose concurrency is worth the race detector's time.
+RACE := ./infra/kv/pebble ./infra/bus/nats ./session/account ./session/wire ./vom/xvoms ./vom/vops ./xfs/client ./xfs/osd ./xfs/mrc ./nodeguard/...
+
 .PHONY: test
-test: build lint ## Run all tests, print what was skipped and a summary
+test: build lint lintian ## Run all tests; print what was skipped, and a summary
+	XOS_DEBS=$(CURDIR)/$(DIST) go run ./test/report -- go test -json -p 2 -timeout 20m ./... -- race -- go test -json -race -p 2 -timeout 10m $(RACE)
+
+.PHONY: test-unit
+test-unit: setup ## Run the tests that need no grid
 	go run ./test/report -- go test -json -p 2 ./...
+
+.PHONY: test-e2e
+test-e2e: debs ## Run the end-to-end tests on a grid of Debian 13 machines
+	XOS_DEBS=$(CURDIR)/$(DIST) go run ./test/report -- go test -json -timeout 20m ./test/e2e
+
+.PHONY: bench
+bench: debs ## Measure; prints lines "BENCH name value unit"
+	XOS_DEBS=$(CURDIR)/$(DIST) go run ./test/bench
+
+.PHONY: demo
+demo: debs ## Boot a grid, play the story on it, and leave it running
+	go run ./test/demo -debs $(DIST)
+
+.PHONY: demo-ssh
+demo-ssh: ## A shell as alice on the demo's client
+	@go run ./test/demo ssh
+
+.PHONY: demo-down
+demo-down: ## End the demo's grid
+	go run ./test/demo down
+
+.PHONY: clean
+clean: ## Remove what was built
+	rm -rf build $(DIST)

@@ -29,31 +29,75 @@ type results struct {
 }
 
 func main() {
-	args := os.Args[1:]
-	if len(args) > 0 && args[0] == "--" {
-		args = args[1:]
-	}
-	if len(args) == 0 {
-		fmt.Fprintln(os.Stderr, "usage: report -- go test -json …")
+	runs := split(os.Args[1:])
+	if len(runs) == 0 {
+		fmt.Fprintln(os.Stderr, "usage: report -- go test -json … [-- LABEL -- go test -json …]…")
 		os.Exit(64)
 	}
-	cmd := exec.Command(args[0], args[1:]...)
+	r := results{output: map[string]*strings.Builder{}}
+	bad := false
+	for _, run := range runs {
+		if err := r.run(run); err != nil {
+			fmt.Fprintln(os.Stderr, "report:", err)
+			bad = true
+		}
+	}
+	r.summary()
+	if bad || r.failed > 0 {
+		os.Exit(1)
+	}
+}
+
+// command is one run of go test; its label is printed before it.
+type command struct {
+	label string
+	argv  []string
+}
+
+// split reads "-- ARGV… [-- LABEL -- ARGV…]…".
+func split(args []string) []command {
+	var parts [][]string
+	for _, a := range args {
+		if a == "--" {
+			parts = append(parts, nil)
+		} else if len(parts) > 0 {
+			parts[len(parts)-1] = append(parts[len(parts)-1], a)
+		}
+	}
+	var runs []command
+	for i := 0; i < len(parts); i++ {
+		c := command{argv: parts[i]}
+		if i > 0 && len(parts[i]) == 1 && i+1 < len(parts) {
+			c.label = parts[i][0]
+			i++
+			c.argv = parts[i]
+		}
+		if len(c.argv) > 0 {
+			runs = append(runs, c)
+		}
+	}
+	return runs
+}
+
+// run runs go test and takes in its events.
+func (r *results) run(c command) error {
+	if c.label != "" {
+		fmt.Printf("\n== %s\n", c.label)
+	}
+	cmd := exec.Command(c.argv[0], c.argv[1:]...)
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
 	if err == nil {
 		err = cmd.Start()
 	}
 	if err != nil {
-		fmt.Fprintln(os.Stderr, "report:", err)
-		os.Exit(70)
+		return err
 	}
-	r := results{output: map[string]*strings.Builder{}}
 	r.read(out)
-	err = cmd.Wait()
-	r.summary()
-	if err != nil || r.failed > 0 {
-		os.Exit(1)
+	if err := cmd.Wait(); err != nil {
+		return fmt.Errorf("%s: %w", strings.Join(c.argv[:min(3, len(c.argv))], " "), err)
 	}
+	return nil
 }
 
 func (r *results) read(in io.Reader) {

@@ -74,7 +74,7 @@ var Jobs = []Step{
 		Want: `(?s)node2.*written on node1.*alice@physics.*/home/xos/physics/alice`},
 	{Who: "alice@client", Run: ssh("alice@physics", "node1", `echo through the grid | xsub -- tr a-z A-Z`), Want: "THROUGH THE GRID"},
 	{Who: "alice@client", Run: ssh("alice@physics", "node1", `xsub -- no-such-program; echo status $?`), Want: `(?s)no-such-program.*status 127`},
-	{Who: "alice@client", Run: ssh("alice@physics", "node1", `xsub --cpus 100000 -- true; echo status $?`), Want: `(?s)status 69`},
+	{Who: "alice@client", Run: ssh("alice@physics", "node1", `xsub --cpus 500 -- true; echo status $?`), Want: `(?s)status 69`},
 }
 
 // background is a shell session with a job in the background, handled like any

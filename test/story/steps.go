@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"os/exec"
 	"regexp"
 	"strings"
@@ -48,12 +47,8 @@ func (t *Teller) Tell(ctx context.Context, s Step) error {
 		fmt.Fprintf(t.Out, "\n── %s\n", s.Say)
 	}
 	user, node, _ := strings.Cut(s.Who, "@")
-	command := os.Expand(s.Run, func(name string) string {
-		if v, ok := t.kept[name]; ok {
-			return v
-		}
-		return "${" + name + "}"
-	})
+	command := t.expand(s.Run)
+	s.Want, s.Not = t.expand(s.Want), t.expand(s.Not)
 	shown := command
 	if s.Shown != "" {
 		shown = s.Shown
@@ -76,6 +71,18 @@ func (t *Teller) Tell(ctx context.Context, s Step) error {
 		}
 		time.Sleep(50 * time.Millisecond) // between looks at a condition
 	}
+}
+
+// variable is a kept value's place; what the shell expands looks otherwise.
+var variable = regexp.MustCompile(`\$\{([A-Z]+)\}`)
+
+func (t *Teller) expand(text string) string {
+	return variable.ReplaceAllStringFunc(text, func(ref string) string {
+		if v, ok := t.kept[ref[2:len(ref)-1]]; ok {
+			return v
+		}
+		return ref
+	})
 }
 
 func (t *Teller) keep(s Step, output string) {
