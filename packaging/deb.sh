@@ -10,8 +10,16 @@ version=$(cat packaging/VERSION)
 arch=$(dpkg --print-architecture)
 export SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null || date +%s)}
 umask 022
-rm -rf "$work"
-mkdir -p "$work" "$out"
+mkdir -p "$out"
+
+# Built already, from exactly these files?
+key=$({ git ls-files -s; git diff; git ls-files -o --exclude-standard -z | xargs -0r sha256sum; go version; } 2>/dev/null | sha256sum)
+if [ "$(cat "$out/.key" 2>/dev/null)" = "$key" ]; then
+	echo "packages are up to date in $out"
+	exit 0
+fi
+rm -rf "$work" "$out"/*.deb "$out/.key"
+mkdir -p "$work"
 
 go_build() { # CGO OUTPUT PACKAGE
 	CGO_ENABLED=$1 go build -trimpath -ldflags "-s -w -X main.version=$version" -o "$2" "$3"
@@ -68,7 +76,7 @@ stage() { # PACKAGE
 	chmod -R u=rwX,go=rX "$d"
 	chmod 755 "$d"/DEBIAN/p* 2>/dev/null || true
 	find "$d" -newermt "@$SOURCE_DATE_EPOCH" -print0 | xargs -0r touch -h -d "@$SOURCE_DATE_EPOCH"
-	dpkg-deb --root-owner-group -Zxz -z3 --build "$d" "$out/${p}_${version}_$arch.deb" >/dev/null
+	dpkg-deb --root-owner-group -Zgzip -z6 --build "$d" "$out/${p}_${version}_$arch.deb" >/dev/null
 	echo "built ${p}_${version}_$arch.deb"
 }
 
@@ -109,3 +117,4 @@ d}' "$c/$f" >"$2/DEBIAN/$f"
 }
 
 for p in xtreemos-client xtreemos-node xtreemos-core xtreemos-storage; do stage "$p"; done
+echo "$key" >"$out/.key"
