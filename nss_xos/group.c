@@ -48,16 +48,19 @@ enum nss_status fill_group(struct xos_in *in, struct group *gr, struct room r, i
 enum nss_status fill_private(struct xos_in *in, struct group *gr, struct room r, int *err)
 {
 	struct xos_str name = xos_get_str(in);
+	const char *vo;
 
 	xos_get_id(in);
 	gr->gr_gid = xos_get_id(in);
-	if (in->bad || !is_line(name))
+	if (in->bad)
 		return bad(err, EPROTO);
 	gr->gr_mem = room_ptrs(&r, 1);
 	gr->gr_name = room_str(&r, name);
 	gr->gr_passwd = room_str(&r, locked);
 	if (gr->gr_mem == NULL || gr->gr_name == NULL || gr->gr_passwd == NULL)
 		return bad(err, ERANGE);
+	if (!xos_is_login(gr->gr_name, &vo))
+		return bad(err, EPROTO);
 	gr->gr_mem[0] = NULL;
 	return NSS_STATUS_SUCCESS;
 }

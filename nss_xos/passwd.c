@@ -9,13 +9,14 @@ enum nss_status fill_passwd(struct xos_in *in, struct passwd *pw, struct room r,
 	/* No password opens it, and there is no shadow entry to look for. */
 	static const struct xos_str locked = XOS_STR("*");
 	struct xos_str name = xos_get_str(in), gecos, home, shell;
+	const char *vo;
 
 	pw->pw_uid = xos_get_id(in);
 	pw->pw_gid = xos_get_id(in);
 	gecos = xos_get_str(in);
 	home = xos_get_str(in);
 	shell = xos_get_str(in);
-	if (in->bad || !is_line(name) || !is_line(gecos) || !is_line(home) || !is_line(shell)) {
+	if (in->bad || !is_line(gecos) || !is_line(home) || !is_line(shell)) {
 		*err = EPROTO;
 		return NSS_STATUS_UNAVAIL;
 	}
@@ -28,6 +29,10 @@ enum nss_status fill_passwd(struct xos_in *in, struct passwd *pw, struct room r,
 	    pw->pw_dir == NULL || pw->pw_shell == NULL) {
 		*err = ERANGE;
 		return NSS_STATUS_TRYAGAIN;
+	}
+	if (!xos_is_login(pw->pw_name, &vo)) {
+		*err = EPROTO;
+		return NSS_STATUS_UNAVAIL;
 	}
 	return NSS_STATUS_SUCCESS;
 }

@@ -190,10 +190,16 @@ enum xos_find xos_find_id(const struct xos_place *at, uint32_t id, struct xos_re
 	enum xos_find result = XOS_ABSENT;
 	struct dirent *e;
 	int seen = 0;
-	DIR *d = opendir(at->snapshots);
+	int fd = xos_high_fd(open(at->snapshots, O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+	DIR *d;
 
-	if (d == NULL)
+	if (fd < 0)
 		return errno == ENOENT ? XOS_ABSENT : XOS_BROKEN;
+	d = fdopendir(fd);
+	if (d == NULL) {
+		close(fd);
+		return XOS_BROKEN;
+	}
 	while (result != XOS_FOUND && seen < MAX_VOS && (e = readdir(d)) != NULL) {
 		struct snapshot s;
 		const char *vo;
