@@ -61,12 +61,20 @@ func (in *inode) drop(k *chunk) {
 		return
 	}
 	delete(in.chunks, k.n)
+	in.settled(k.n)
 	chunkPool.Put(k.data) //nolint:staticcheck // a slice's header is small
 	k.data = nil
 	in.c.used.Add(-chunkSize)
 	in.c.mu.Lock()
 	in.c.room.Broadcast()
 	in.c.mu.Unlock()
+}
+
+// settled notes that data of a chunk is no longer held here: from now on the
+// OSD's is right, and what was read from there before may be older. mu is held.
+func (in *inode) settled(n int64) {
+	in.drops++
+	delete(in.fetches, n)
 }
 
 // sums gives the checksums of data at an offset of an object, a block each.

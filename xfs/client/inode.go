@@ -40,6 +40,7 @@ type inode struct {
 	ackEnd  int64     // end of data that the OSD has
 	chunks  map[int64]*chunk
 	fetches map[int64]*fetch
+	drops   uint64 // counts data that is no longer held here, see settled
 
 	syncing sync.Mutex // one sync at a time; before gate
 	saying  sync.Mutex // one MRC.Flush at a time

@@ -48,38 +48,58 @@ func (in *inode) readChunk(ctx context.Context, p []byte, off int64, sequential 
 	if in.overlay(number, from, p) {
 		return n, nil
 	}
-	if sequential {
-		ahead := in.fetch(number)
-		in.fetch(number + 1) // on its way while this one is consumed
-		if ahead != nil {
-			select {
-			case <-ahead.done:
-			case <-ctx.Done():
-				return 0, ctx.Err()
-			}
-			if ahead.err == nil {
-				k := 0
-				if from < len(ahead.data) {
-					k = copy(p, ahead.data[from:])
-				}
-				clear(p[k:])
-				in.overlay(number, from, p)
-				if from+n == int(size) {
-					in.mu.Lock()
-					if in.fetches[number] == ahead {
-						delete(in.fetches, number) // consumed
-					}
-					in.mu.Unlock()
-				}
-				return n, nil
-			}
+	if sequential && in.readAhead(ctx, number, from, p) {
+		return n, nil
+	}
+	for {
+		in.mu.Lock()
+		before := in.drops
+		in.mu.Unlock()
+		if err := in.readStorage(ctx, p, off); err != nil {
+			return 0, err
 		}
+		in.overlay(number, from, p)
+		in.mu.Lock()
+		same := in.drops == before
+		in.mu.Unlock()
+		if same {
+			return n, nil
+		}
+		// Data was sent and let go between the two: read it where it is now.
 	}
-	if err := in.readStorage(ctx, p, off); err != nil {
-		return 0, err
+}
+
+// readAhead reads from a chunk that is being read ahead, and starts the next;
+// false if there is none to be had, or it has become old meanwhile.
+func (in *inode) readAhead(ctx context.Context, number int64, from int, p []byte) bool {
+	ahead := in.fetch(number)
+	in.fetch(number + 1) // on its way while this one is consumed
+	if ahead == nil {
+		return false
 	}
+	select {
+	case <-ahead.done:
+	case <-ctx.Done():
+		return false
+	}
+	if ahead.err != nil {
+		return false
+	}
+	k := 0
+	if from < len(ahead.data) {
+		k = copy(p, ahead.data[from:])
+	}
+	clear(p[k:])
 	in.overlay(number, from, p)
-	return n, nil
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if in.fetches[number] != ahead {
+		return false
+	}
+	if from+len(p) == int(in.chunkSize()) {
+		delete(in.fetches, number) // consumed
+	}
+	return true
 }
 
 // overlay puts what is held here over p, and reports whether that was all of

@@ -152,6 +152,7 @@ func (in *inode) syncData(ctx context.Context) (again bool, err error) {
 			// Only what is still as it was sent: not what was written over.
 			for _, x := range p.k.acked.within(s.from, s.to) {
 				p.k.acked = p.k.acked.remove(x.from, x.to)
+				in.settled(p.k.n)
 				if lost {
 					p.k.dirty = p.k.dirty.add(x.from, x.to)
 					again = true
