@@ -31,7 +31,13 @@ func TestMain(m *testing.M) {
 		os.Exit(1)
 	}
 	grid = g
-	code := m.Run()
+	code := 1
+	// The VO of all tests but the story.
+	if _, err := g.Node("core").Output(context.Background(), "xos", "vo", "create", "lab"); err != nil {
+		os.Stderr.WriteString("e2e: " + err.Error() + "\n")
+	} else {
+		code = m.Run()
+	}
 	if err := g.Stop(context.Background()); err != nil {
 		os.Stderr.WriteString("e2e: " + err.Error() + "\n")
 		code = 1
@@ -43,7 +49,7 @@ func TestMain(m *testing.M) {
 func needGrid(t *testing.T) (context.Context, *testbed.Grid) {
 	t.Helper()
 	if grid == nil {
-		t.Skip("SKIPPED needs packages: run by make test-e2e, which sets XOS_DEBS")
+		need.Missing(t, "packages", "make test-e2e builds them and sets XOS_DEBS")
 	}
 	need.Root(t)
 	return t.Context(), grid

@@ -2,6 +2,7 @@ package testbed
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -13,26 +14,37 @@ import (
 )
 
 // openPTY opens a pseudo-terminal of the node's own, so that programs there
-// find its name below their /dev/pts.
+// find its name below their /dev/pts. The master's reads end when it is closed:
+// it is not blocking, and must stay so (no Fd).
 func (n *Node) openPTY() (master, terminal *os.File, err error) {
-	master, err = os.OpenFile(fmt.Sprintf("/proc/%d/root/dev/pts/ptmx", n.init), os.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
+	fail := func(err error) (*os.File, *os.File, error) {
+		return nil, nil, fmt.Errorf("opening a terminal in %s: %w", n.Name, err)
+	}
+	fd, err := unix.Open(fmt.Sprintf("/proc/%d/root/dev/pts/ptmx", n.init), unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
 	if err != nil {
-		return nil, nil, err
+		return fail(err)
 	}
-	err = unix.IoctlSetPointerInt(int(master.Fd()), unix.TIOCSPTLCK, 0)
-	var fd uintptr
-	if err == nil {
-		var errno unix.Errno
-		fd, _, errno = unix.Syscall(unix.SYS_IOCTL, master.Fd(), unix.TIOCGPTPEER, unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC)
-		if errno != 0 {
-			err = errno
-		}
+	if err := unix.IoctlSetPointerInt(fd, unix.TIOCSPTLCK, 0); err != nil {
+		unix.Close(fd)
+		return fail(err)
 	}
+	peer, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.TIOCGPTPEER, unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC)
+	if errno != 0 {
+		unix.Close(fd)
+		return fail(errno)
+	}
+	return os.NewFile(uintptr(fd), "master"), os.NewFile(peer, "terminal"), nil
+}
+
+// resize tells a terminal, by its master, how large it is.
+func resize(master *os.File, size *unix.Winsize) error {
+	c, err := master.SyscallConn()
 	if err != nil {
-		master.Close()
-		return nil, nil, os.NewSyscallError("opening a terminal in "+n.Name, err)
+		return err
 	}
-	return master, os.NewFile(fd, "terminal"), nil
+	var failed error
+	err = c.Control(func(fd uintptr) { failed = unix.IoctlSetWinsize(int(fd), unix.TIOCSWINSZ, size) })
+	return errors.Join(err, failed)
 }
 
 // StartTerminal starts a program as the leader of a session with a terminal of
@@ -44,8 +56,7 @@ func (n *Node) StartTerminal(ctx context.Context, rows, columns uint16, argv ...
 		return nil, nil, err
 	}
 	defer terminal.Close()
-	size := &unix.Winsize{Row: rows, Col: columns}
-	if err := unix.IoctlSetWinsize(int(master.Fd()), unix.TIOCSWINSZ, size); err != nil {
+	if err := resize(master, &unix.Winsize{Row: rows, Col: columns}); err != nil {
 		master.Close()
 		return nil, nil, err
 	}
@@ -94,7 +105,7 @@ func (n *Node) Interactive(ctx context.Context, argv ...string) error {
 	go func() {
 		for range resized {
 			if size, err := unix.IoctlGetWinsize(fd, unix.TIOCGWINSZ); err == nil {
-				_ = unix.IoctlSetWinsize(int(master.Fd()), unix.TIOCSWINSZ, size)
+				_ = resize(master, size)
 			}
 		}
 	}()
