@@ -11,7 +11,8 @@
 //
 // # Failures
 //
-// A service that is away is waited for, Config.Retry long; every change
+// A service that is away is waited for, Config.Retry long, and asked without
+// waiting after that; data to be written always has that time. Every change
 // carries a request id, so that repeating it is harmless. An OSD that restarts
 // may lose what it acknowledged and had not synced. That data is kept here
 // until a Sync that surely covers it: one between which and the write no
@@ -48,7 +49,8 @@ type Storage interface {
 
 // Config has the bounds of a Client; zero fields get the defaults.
 type Config struct {
-	// Retry is how long a service that is away is waited for; default 60 s.
+	// Retry is how long a service that is away is waited for, from the first
+	// call that found it so; default 60 s.
 	Retry time.Duration
 	// Attempt is how long a single request may take; default 20 s.
 	Attempt time.Duration
@@ -84,6 +86,9 @@ type Client struct {
 	counter atomic.Uint64
 
 	used atomic.Int64 // bytes in chunks
+
+	mrcAway  outage
+	osdsAway sync.Map // by OSD: *outage
 
 	writers chan struct{}
 	kick    chan struct{}
@@ -125,6 +130,12 @@ func New(cfg Config, deps Deps) *Client {
 // SetChanged sets Deps.Changed where it is known only after New; before use.
 func (c *Client) SetChanged(f func(xfs.Inode)) { c.deps.Changed = f }
 
+// away gives the outage of an OSD.
+func (c *Client) away(osd string) *outage {
+	o, _ := c.osdsAway.LoadOrStore(osd, new(outage))
+	return o.(*outage)
+}
+
 func (c *Client) request() xfs.RequestID {
 	return xfs.RequestID{Client: c.id, Number: c.counter.Add(1)}
 }
@@ -145,6 +156,7 @@ func (c *Client) Run(ctx context.Context) error {
 		case <-tick.C:
 		}
 		c.age(pressed, &work)
+		c.probe(ctx, &work)
 	}
 }
 

@@ -179,7 +179,7 @@ func (in *inode) readStorage(ctx context.Context, p []byte, off int64) error {
 	for tries := 0; ; tries++ {
 		var data []byte
 		var check []uint32
-		err := in.c.retry(ctx, func(ctx context.Context) error {
+		err := in.c.ask(ctx, in.c.away(in.layout.Replicas[0].Stripes[0].OSD), func(ctx context.Context) error {
 			capability, err := in.capability(ctx, xfs.MayRead)
 			if err != nil {
 				return err

@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"sync"
 	"time"
 
 	"github.com/xtreemos/xos"
@@ -30,21 +31,114 @@ func WithImpatience(ctx context.Context, interrupted <-chan struct{}, really fun
 // ErrInterrupted ends a call whose caller has gone.
 var ErrInterrupted error = &xos.Error{Kind: xos.Unavailable, Msg: "interrupted while waiting for a service"}
 
-// retry does call until it answers, as long as the service is merely away.
+// outage is the time that a service has been away. Its first Config.Retry are
+// waited out; then those who ask get the error soon, until it answers again: a
+// shell at a home that is away starts in seconds, not minutes for each file.
+type outage struct {
+	mu    sync.Mutex
+	since time.Time // zero: it answers
+	tried time.Time
+	err   error
+	// probing is set while the background work sees whether it is back.
+	probing bool
+}
+
+// again is how often a service in a long outage is tried.
+const again = 2 * time.Second
+
+// known is the outage's error if it is too long to wait, and was seen just now.
+func (o *outage) known(longest time.Duration) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.long(longest) && (o.probing || time.Since(o.tried) < again) {
+		return o.err
+	}
+	return nil
+}
+
+// due reports whether it is time to see if the service is back, which the
+// caller then does, and notes.
+func (o *outage) due() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.since.IsZero() || o.probing || time.Since(o.tried) < again {
+		return false
+	}
+	o.probing = true
+	return true
+}
+
+// probe sees whether the MRC is back, if it is away.
+func (c *Client) probe(ctx context.Context, work *sync.WaitGroup) {
+	o := &c.mrcAway
+	if !o.due() {
+		return
+	}
+	work.Go(func() {
+		attempt, cancel := context.WithTimeout(ctx, c.cfg.Attempt)
+		defer cancel()
+		_, err := c.mrc.Statfs(attempt)
+		o.note(err, c.cfg.Retry)
+		o.mu.Lock()
+		o.probing = false
+		o.mu.Unlock()
+	})
+}
+
+func (o *outage) long(longest time.Duration) bool {
+	return !o.since.IsZero() && time.Since(o.since) > longest
+}
+
+// note takes the end of an attempt, and reports whether to wait no longer.
+func (o *outage) note(err error, longest time.Duration) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if !xos.Is(err, xos.Unavailable) {
+		o.since = time.Time{}
+		return true
+	}
+	now := time.Now()
+	if o.since.IsZero() || now.Sub(o.tried) > longest { // or long ago
+		o.since = now
+	}
+	o.tried, o.err = now, err
+	return o.long(longest)
+}
+
+// retry asks the MRC until it answers, as long as it is merely away and has
+// not been for long.
 func (c *Client) retry(ctx context.Context, call func(context.Context) error) error {
-	var deadline time.Time
+	return c.ask(ctx, &c.mrcAway, call)
+}
+
+// ask is retry for the service of an outage.
+func (c *Client) ask(ctx context.Context, o *outage, call func(context.Context) error) error {
+	if err := o.known(c.cfg.Retry); err != nil {
+		return err
+	}
+	return c.until(ctx, call, func(err error) bool { return o.note(err, c.cfg.Retry) })
+}
+
+// persist is for data that would be lost: it waits Config.Retry from now,
+// however long the service has been away.
+func (c *Client) persist(ctx context.Context, call func(context.Context) error) error {
+	var first time.Time
+	return c.until(ctx, call, func(err error) bool {
+		if first.IsZero() {
+			first = time.Now()
+		}
+		return !xos.Is(err, xos.Unavailable) || time.Since(first) > c.cfg.Retry
+	})
+}
+
+// until does call until enough says so of its outcome.
+func (c *Client) until(ctx context.Context, call func(context.Context) error, enough func(error) bool) error {
 	wait := firstWait
 	for {
 		attempt, cancel := context.WithTimeout(ctx, c.cfg.Attempt)
 		err := call(attempt)
 		cancel()
-		if err == nil || !xos.Is(err, xos.Unavailable) || ctx.Err() != nil {
-			return err
-		}
-		now := time.Now()
-		if deadline.IsZero() {
-			deadline = now.Add(c.cfg.Retry)
-		} else if now.After(deadline) {
+		if ctx.Err() != nil || enough(err) {
 			return err
 		}
 		if !pause(ctx, wait) {

@@ -127,7 +127,7 @@ func (in *inode) syncData(ctx context.Context) (again bool, err error) {
 		return false, nil
 	}
 	osd := in.storage()
-	err = in.c.retry(ctx, func(ctx context.Context) error {
+	err = in.c.persist(ctx, func(ctx context.Context) error {
 		capability, err := in.capability(ctx, xfs.MayWrite)
 		if err != nil {
 			return err
@@ -268,7 +268,7 @@ func (in *inode) truncate(ctx context.Context, set xfs.SetAttr) (xfs.Attr, error
 	if !shrinks {
 		return attr, nil
 	}
-	err = in.c.retry(ctx, func(ctx context.Context) error {
+	err = in.c.persist(ctx, func(ctx context.Context) error {
 		capability, err := in.capability(ctx, xfs.MayWrite)
 		if err != nil {
 			return err

@@ -163,7 +163,7 @@ func (in *inode) sendSpans(ctx context.Context, k *chunk, todo spans) (uint64, e
 		object, at := in.object(k.n*in.chunkSize() + int64(s.from))
 		data := k.data[s.from:s.to]
 		check := sums(at, data)
-		err := in.c.retry(ctx, func(ctx context.Context) error {
+		err := in.c.persist(ctx, func(ctx context.Context) error {
 			capability, err := in.capability(ctx, xfs.MayWrite)
 			if err != nil {
 				return err
