@@ -78,8 +78,9 @@ func toWire(log *slog.Logger, procedure string, err error) error {
 	return out
 }
 
-// fromWire is the reverse.
-func fromWire(err error) error {
+// fromWire is the reverse; an error that is not the peer's answer tells which
+// peer could not be reached.
+func fromWire(err error, peer string) error {
 	var ce *connect.Error
 	if err == nil || !errors.As(err, &ce) {
 		return err
@@ -98,6 +99,9 @@ func fromWire(err error) error {
 	}
 	if !connect.IsWireError(err) && kind != xos.Unavailable {
 		kind = xos.Unavailable // the connection, not the server's answer
+	}
+	if !connect.IsWireError(err) {
+		return &xos.Error{Kind: kind, Msg: "no answer from " + peer + ": " + ce.Message(), Err: cause{ce}}
 	}
 	hint, _ := url.QueryUnescape(ce.Meta().Get(hintHeader))
 	return &xos.Error{Kind: kind, Msg: ce.Message(), Hint: hint, Err: cause{ce}}
@@ -137,7 +141,7 @@ func (clientErrors) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
 	return func(ctx context.Context, req connect.AnyRequest) (connect.AnyResponse, error) {
 		resp, err := next(ctx, req)
 		if err != nil {
-			return nil, fromWire(err)
+			return nil, fromWire(err, req.Peer().Addr)
 		}
 		return resp, nil
 	}
@@ -156,5 +160,10 @@ func (clientErrors) WrapStreamingHandler(next connect.StreamingHandlerFunc) conn
 // clientStream turns the errors of a stream; io.EOF passes as it is.
 type clientStream struct{ connect.StreamingClientConn }
 
-func (c clientStream) Receive(msg any) error { return fromWire(c.StreamingClientConn.Receive(msg)) }
-func (c clientStream) Send(msg any) error    { return fromWire(c.StreamingClientConn.Send(msg)) }
+func (c clientStream) Receive(msg any) error {
+	return fromWire(c.StreamingClientConn.Receive(msg), c.Peer().Addr)
+}
+
+func (c clientStream) Send(msg any) error {
+	return fromWire(c.StreamingClientConn.Send(msg), c.Peer().Addr)
+}
