@@ -39,8 +39,12 @@ type Record struct {
 	Action string `json:"action"`
 	// Subject is what it was asked for: "alice@physics", "job core-7f3a09c2".
 	Subject string `json:"subject,omitempty"`
-	Allowed bool   `json:"allowed"`
-	Reason  string `json:"reason,omitempty"`
+	// VO and User are whom it concerned, where it did: what the log is searched
+	// for, and by whose VO a reader's right is judged.
+	VO      xos.VOName `json:"vo,omitempty"`
+	User    xos.UserID `json:"user,omitempty"`
+	Allowed bool       `json:"allowed"`
+	Reason  string     `json:"reason,omitempty"`
 	// Request ties the entries of one request together; Policy is the hash of
 	// the policy that decided.
 	Request string `json:"request,omitempty"`
@@ -204,6 +208,7 @@ func bounded(r Record) Record {
 	for _, s := range []*string{&r.Actor, &r.Action, &r.Subject, &r.Reason, &r.Request, &r.Policy} {
 		*s = cut(*s)
 	}
+	r.VO, r.User = xos.VOName(cut(string(r.VO))), xos.UserID(cut(string(r.User)))
 	if len(r.Detail) > 0 {
 		d := map[string]string{}
 		for k, v := range r.Detail {

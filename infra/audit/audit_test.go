@@ -116,12 +116,19 @@ func TestTornLineIsRemoved(t *testing.T) {
 func FuzzRead(f *testing.F) {
 	f.Add([]byte("{\"seq\":1,\"prev\":\"00\"}\n"))
 	f.Add([]byte("\n\n{"))
+	f.Add(bytes.Repeat([]byte("{\"seq\":1,\"subject\":\"alice@physics\"}\n"), 9000))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		path := filepath.Join(t.TempDir(), "audit.log")
 		if err := os.WriteFile(path, b, 0o600); err != nil {
 			t.Fatal(err)
 		}
 		audit.Verify(path)
+		for _, before := range []uint64{0, 2} {
+			got, err := audit.Query(path, audit.Filter{Last: 2, Before: before})
+			if len(got) > 2 || err != nil && !xos.Is(err, xos.Invalid) {
+				t.Fatalf("%d entries, %v", len(got), err)
+			}
+		}
 		l, err := audit.Open(path)
 		if err != nil {
 			return

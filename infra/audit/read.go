@@ -1,11 +1,11 @@
 package audit
 
 import (
-	"bufio"
 	"encoding/json"
-	"errors"
 	"io"
 	"os"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/xtreemos/xos"
@@ -15,14 +15,23 @@ import (
 type Filter struct {
 	Since, Until time.Time
 	Actor        string
-	Action       string
-	Subject      string
-	Denied       bool // only refusals
+	// Action is one, whole or by its last part: "login", "RemoveMember" for
+	// "/xos.v1.VOs/RemoveMember".
+	Action  string
+	Subject string
+	// VO and User are whom an entry concerns: see About.
+	VO     xos.VOName
+	User   xos.UserID
+	Denied bool // only refusals
+	// Before wants only entries with a lower number: the next page is what
+	// lies before the first entry of this one.
+	Before uint64
 	// Last keeps only that many, the newest; 0 means 1000.
 	Last int
 }
 
-// Query gives the entries that match, oldest first. It reads the whole file.
+// Query gives the entries that match, oldest first. It reads from the end of
+// the file and only as far as it must. A line that is none is xos.Invalid.
 func (l *Log) Query(f Filter) ([]Entry, error) { return Query(l.path, f) }
 
 // Query is Log.Query for a log that need not be open.
@@ -30,65 +39,56 @@ func Query(path string, f Filter) ([]Entry, error) {
 	if f.Last <= 0 {
 		f.Last = 1000
 	}
+	file, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	end, err := file.Seek(0, io.SeekEnd)
+	if err != nil {
+		return nil, err
+	}
+	if f.Before > 0 {
+		if end, err = seek(file, end, f.Before); err != nil {
+			return nil, err
+		}
+	}
 	var found []Entry
-	err := scan(path, func(e Entry, _ []byte) error {
+	err = backwards(file, end, func(line []byte) (bool, error) {
+		var e Entry
+		if err := json.Unmarshal(line, &e); err != nil {
+			return false, xos.Errorf(xos.Invalid, "audit log %s: a line is malformed: %w", path, err).
+				WithHint("xos audit verify says which")
+		}
 		if f.match(e) {
-			if len(found) >= 2*f.Last {
-				found = append(found[:0], found[len(found)-f.Last:]...)
-			}
 			found = append(found, e)
 		}
-		return nil
+		return len(found) < f.Last, nil
 	})
-	return found[max(0, len(found)-f.Last):], err
+	slices.Reverse(found)
+	return found, err
 }
 
 func (f Filter) match(e Entry) bool {
+	user, vo := e.About()
 	return (f.Since.IsZero() || !e.Time.Before(f.Since)) &&
 		(f.Until.IsZero() || e.Time.Before(f.Until)) &&
+		(f.Before == 0 || e.Seq < f.Before) &&
 		(f.Actor == "" || f.Actor == e.Actor) &&
-		(f.Action == "" || f.Action == e.Action) &&
+		(f.Action == "" || f.Action == e.Action || strings.HasSuffix(e.Action, "/"+f.Action)) &&
 		(f.Subject == "" || f.Subject == e.Subject) &&
+		(f.VO == "" || f.VO == vo) &&
+		(f.User == "" || f.User == user) &&
 		!(f.Denied && e.Allowed)
 }
 
-// Verify checks the chain of a log and gives the number and the hash of its
-// last line; xos.Invalid, with the line's number, where it is broken.
-func Verify(path string) (seq uint64, hash string, err error) {
-	hash = zero
-	err = scan(path, func(e Entry, line []byte) error {
-		if e.Seq != seq+1 || e.Prev != hash {
-			return xos.Errorf(xos.Invalid, "audit log %s: line %d does not follow the line before it", path, seq+1)
-		}
-		seq, hash = e.Seq, sum(line)
-		return nil
-	})
-	return seq, hash, err
-}
-
-// scan calls f for each line. A last one that is not ended is not yet written.
-func scan(path string, f func(e Entry, line []byte) error) error {
-	file, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	defer file.Close()
-	r := bufio.NewReaderSize(file, maxLine)
-	for n := 1; ; n++ {
-		line, err := r.ReadSlice('\n')
-		if errors.Is(err, io.EOF) {
-			return nil
-		}
-		if err != nil {
-			return xos.Errorf(xos.Invalid, "audit log %s: line %d: %w", path, n, err)
-		}
-		line = line[:len(line)-1]
-		var e Entry
-		if err := json.Unmarshal(line, &e); err != nil {
-			return xos.Errorf(xos.Invalid, "audit log %s: line %d is malformed: %w", path, n, err)
-		}
-		if err := f(e, line); err != nil {
-			return err
+// About gives whom a record concerns: as it says, or, where it does not, the
+// account that is its subject.
+func (r Record) About() (xos.UserID, xos.VOName) {
+	if r.User == "" && r.VO == "" {
+		if a, err := xos.ParseAccount(r.Subject); err == nil {
+			return a.User, a.VO
 		}
 	}
+	return r.User, r.VO
 }
