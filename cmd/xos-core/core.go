@@ -27,6 +27,7 @@ import (
 	"github.com/xtreemos/xos/infra/kv/pebble"
 	"github.com/xtreemos/xos/infra/rpc"
 	"github.com/xtreemos/xos/vom"
+	"github.com/xtreemos/xos/vom/auditor"
 	"github.com/xtreemos/xos/vom/authority"
 	"github.com/xtreemos/xos/vom/cda"
 	"github.com/xtreemos/xos/vom/credential"
@@ -81,6 +82,7 @@ func run(ctx context.Context, cfg config, log *slog.Logger) error {
 	opts := rpc.ServerOptions(log)
 	mux.Handle(xosv1connect.NewCredentialsHandler(cda.New(records, signer, verifier, history, time.Now, log), opts...))
 	mux.Handle(xosv1connect.NewMachinesHandler(rca.New(records, signer, verifier, history, cfg.Name, log), opts...))
+	mux.Handle(xosv1connect.NewAuditHandler(auditor.New(history, verifier, log), opts...))
 	mux.Handle(xosv1connect.NewVOsHandler(xvoms.NewService(records, history, log), opts...))
 	files.handle(mux, verifier, opts)
 	jobs := handleJobs(mux, db, verifier, opts, log)

@@ -64,7 +64,7 @@ func newRootCommand() *cobra.Command {
 	add("user", newLoginCommand(), newLogoutCommand(), newWhoamiCommand(), newTrustCommand(), newExplainCommand())
 	add("jobs", jobCommands()...)
 	add("admin", newUpCommand(), newDownCommand(), newStatusCommand(), newVOCommand(), newUserCommand(),
-		newNodeCommand(), newVolumeCommand(), newSessionCommand())
+		newNodeCommand(), newVolumeCommand(), newSessionCommand(), newAuditCommand())
 	root.AddCommand(newManCommand())
 	return root
 }

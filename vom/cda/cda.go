@@ -8,6 +8,7 @@ import (
 	"crypto/ed25519"
 	"crypto/x509"
 	"log/slog"
+	"strconv"
 	"time"
 
 	"connectrpc.com/connect"
@@ -229,7 +230,14 @@ func (s *Service) Explain(ctx context.Context, req *connect.Request[xosv1.Explai
 // audited runs f and writes down what came of it.
 func audited[A any](ctx context.Context, s *Service, action, subject string, f func() (*A, error)) (*connect.Response[A], error) {
 	answer, err := f()
-	rec := audit.Record{Actor: rpc.PeerFrom(ctx).Address, Action: action, Subject: subject, Allowed: err == nil}
+	p := rpc.PeerFrom(ctx)
+	rec := audit.Record{Actor: p.Address, Action: action, Subject: subject, Allowed: err == nil}
+	if p.Unix {
+		rec.Actor = "uid " + strconv.FormatUint(uint64(p.UID), 10)
+	}
+	if a, bad := xos.ParseAccount(subject); bad == nil {
+		rec.User, rec.VO = a.User, a.VO
+	}
 	if err != nil {
 		rec.Reason = err.Error()
 	}

@@ -37,9 +37,16 @@ func NewService(r *Records, a Audit, log *slog.Logger) *Service {
 }
 
 // admin runs an administrator's call. by is for reasons: "by root at core".
-func admin[Req, Resp any](ctx context.Context, s *Service, req *connect.Request[Req], subject string, f func(by string) (*Resp, error)) (*connect.Response[Resp], error) {
+func admin[Req, Resp any](ctx context.Context, s *Service, req *connect.Request[Req], whom xos.Account, f func(by string) (*Resp, error)) (*connect.Response[Resp], error) {
 	p := rpc.PeerFrom(ctx)
-	rec := audit.Record{Actor: actor(p), Action: req.Spec().Procedure, Subject: subject}
+	subject := string(whom.User)
+	if whom.VO != "" {
+		subject = whom.String()
+	}
+	if whom.User == "" {
+		subject = string(whom.VO)
+	}
+	rec := audit.Record{Actor: actor(p), Action: req.Spec().Procedure, Subject: subject, User: whom.User, VO: whom.VO}
 	var resp *Resp
 	var err error
 	if !p.Unix || p.UID != 0 {
@@ -77,19 +84,19 @@ func actor(p rpc.Peer) string {
 }
 
 func (s *Service) CreateVO(ctx context.Context, req *connect.Request[xosv1.CreateVORequest]) (*connect.Response[xosv1.CreateVOResponse], error) {
-	return admin(ctx, s, req, req.Msg.Name, func(string) (*xosv1.CreateVOResponse, error) {
+	return admin(ctx, s, req, xos.Account{VO: xos.VOName(req.Msg.Name)}, func(string) (*xosv1.CreateVOResponse, error) {
 		return &xosv1.CreateVOResponse{}, s.records.CreateVO(ctx, xos.VOName(req.Msg.Name))
 	})
 }
 
 func (s *Service) DeleteVO(ctx context.Context, req *connect.Request[xosv1.DeleteVORequest]) (*connect.Response[xosv1.DeleteVOResponse], error) {
-	return admin(ctx, s, req, req.Msg.Name, func(by string) (*xosv1.DeleteVOResponse, error) {
+	return admin(ctx, s, req, xos.Account{VO: xos.VOName(req.Msg.Name)}, func(by string) (*xosv1.DeleteVOResponse, error) {
 		return &xosv1.DeleteVOResponse{}, s.records.DeleteVO(ctx, xos.VOName(req.Msg.Name), by)
 	})
 }
 
 func (s *Service) ListVOs(ctx context.Context, req *connect.Request[xosv1.ListVOsRequest]) (*connect.Response[xosv1.ListVOsResponse], error) {
-	return admin(ctx, s, req, "", func(string) (*xosv1.ListVOsResponse, error) {
+	return admin(ctx, s, req, xos.Account{}, func(string) (*xosv1.ListVOsResponse, error) {
 		vos, err := s.records.ListVOs(ctx)
 		resp := &xosv1.ListVOsResponse{}
 		for _, v := range vos {
@@ -101,13 +108,13 @@ func (s *Service) ListVOs(ctx context.Context, req *connect.Request[xosv1.ListVO
 }
 
 func (s *Service) SetPolicy(ctx context.Context, req *connect.Request[xosv1.SetPolicyRequest]) (*connect.Response[xosv1.SetPolicyResponse], error) {
-	return admin(ctx, s, req, req.Msg.Vo, func(string) (*xosv1.SetPolicyResponse, error) {
+	return admin(ctx, s, req, xos.Account{VO: xos.VOName(req.Msg.Vo)}, func(string) (*xosv1.SetPolicyResponse, error) {
 		return &xosv1.SetPolicyResponse{}, s.records.SetPolicy(ctx, xos.VOName(req.Msg.Vo), req.Msg.Policy)
 	})
 }
 
 func (s *Service) CreateUser(ctx context.Context, req *connect.Request[xosv1.CreateUserRequest]) (*connect.Response[xosv1.CreateUserResponse], error) {
-	return admin(ctx, s, req, req.Msg.Name, func(string) (*xosv1.CreateUserResponse, error) {
+	return admin(ctx, s, req, xos.Account{User: xos.UserID(req.Msg.Name)}, func(string) (*xosv1.CreateUserResponse, error) {
 		tok, err := s.records.CreateUser(ctx, xos.UserID(req.Msg.Name), req.Msg.FullName, req.Msg.Password)
 		if err != nil {
 			return nil, err
@@ -121,13 +128,13 @@ func (s *Service) CreateUser(ctx context.Context, req *connect.Request[xosv1.Cre
 }
 
 func (s *Service) SetPassword(ctx context.Context, req *connect.Request[xosv1.SetPasswordRequest]) (*connect.Response[xosv1.SetPasswordResponse], error) {
-	return admin(ctx, s, req, req.Msg.Name, func(string) (*xosv1.SetPasswordResponse, error) {
+	return admin(ctx, s, req, xos.Account{User: xos.UserID(req.Msg.Name)}, func(string) (*xosv1.SetPasswordResponse, error) {
 		return &xosv1.SetPasswordResponse{}, s.records.SetPassword(ctx, xos.UserID(req.Msg.Name), req.Msg.Password)
 	})
 }
 
 func (s *Service) CreateToken(ctx context.Context, req *connect.Request[xosv1.CreateTokenRequest]) (*connect.Response[xosv1.CreateTokenResponse], error) {
-	return admin(ctx, s, req, req.Msg.Name, func(string) (*xosv1.CreateTokenResponse, error) {
+	return admin(ctx, s, req, xos.Account{User: xos.UserID(req.Msg.Name)}, func(string) (*xosv1.CreateTokenResponse, error) {
 		ttl, err := seconds(req.Msg.Seconds)
 		if err != nil {
 			return nil, err
@@ -138,13 +145,13 @@ func (s *Service) CreateToken(ctx context.Context, req *connect.Request[xosv1.Cr
 }
 
 func (s *Service) DeleteUser(ctx context.Context, req *connect.Request[xosv1.DeleteUserRequest]) (*connect.Response[xosv1.DeleteUserResponse], error) {
-	return admin(ctx, s, req, req.Msg.Name, func(by string) (*xosv1.DeleteUserResponse, error) {
+	return admin(ctx, s, req, xos.Account{User: xos.UserID(req.Msg.Name)}, func(by string) (*xosv1.DeleteUserResponse, error) {
 		return &xosv1.DeleteUserResponse{}, s.records.DeleteUser(ctx, xos.UserID(req.Msg.Name), by)
 	})
 }
 
 func (s *Service) ListUsers(ctx context.Context, req *connect.Request[xosv1.ListUsersRequest]) (*connect.Response[xosv1.ListUsersResponse], error) {
-	return admin(ctx, s, req, "", func(string) (*xosv1.ListUsersResponse, error) {
+	return admin(ctx, s, req, xos.Account{}, func(string) (*xosv1.ListUsersResponse, error) {
 		users, err := s.records.ListUsers(ctx)
 		resp := &xosv1.ListUsersResponse{}
 		for _, u := range users {
@@ -157,7 +164,7 @@ func (s *Service) ListUsers(ctx context.Context, req *connect.Request[xosv1.List
 
 func (s *Service) AddMember(ctx context.Context, req *connect.Request[xosv1.AddMemberRequest]) (*connect.Response[xosv1.AddMemberResponse], error) {
 	a := xos.Account{User: xos.UserID(req.Msg.User), VO: xos.VOName(req.Msg.Vo)}
-	return admin(ctx, s, req, a.String(), func(by string) (*xosv1.AddMemberResponse, error) {
+	return admin(ctx, s, req, a, func(by string) (*xosv1.AddMemberResponse, error) {
 		home, err := s.records.AddMember(ctx, a, named[xos.GroupName](req.Msg.Groups), named[xos.RoleName](req.Msg.Roles), by)
 		return &xosv1.AddMemberResponse{Home: string(home)}, err
 	})
@@ -165,7 +172,7 @@ func (s *Service) AddMember(ctx context.Context, req *connect.Request[xosv1.AddM
 
 func (s *Service) RemoveMember(ctx context.Context, req *connect.Request[xosv1.RemoveMemberRequest]) (*connect.Response[xosv1.RemoveMemberResponse], error) {
 	a := xos.Account{User: xos.UserID(req.Msg.User), VO: xos.VOName(req.Msg.Vo)}
-	return admin(ctx, s, req, a.String(), func(by string) (*xosv1.RemoveMemberResponse, error) {
+	return admin(ctx, s, req, a, func(by string) (*xosv1.RemoveMemberResponse, error) {
 		why, err := goodReason(req.Msg.Reason)
 		if err != nil {
 			return nil, err
@@ -175,7 +182,7 @@ func (s *Service) RemoveMember(ctx context.Context, req *connect.Request[xosv1.R
 }
 
 func (s *Service) ListMembers(ctx context.Context, req *connect.Request[xosv1.ListMembersRequest]) (*connect.Response[xosv1.ListMembersResponse], error) {
-	return admin(ctx, s, req, req.Msg.Vo, func(string) (*xosv1.ListMembersResponse, error) {
+	return admin(ctx, s, req, xos.Account{VO: xos.VOName(req.Msg.Vo)}, func(string) (*xosv1.ListMembersResponse, error) {
 		members, err := s.records.ListMembers(ctx, xos.VOName(req.Msg.Vo))
 		resp := &xosv1.ListMembersResponse{}
 		for _, m := range members {
