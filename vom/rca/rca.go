@@ -80,18 +80,24 @@ func (s *Service) Join(ctx context.Context, req *connect.Request[xosv1.JoinReque
 		if err != nil {
 			return nil, err
 		}
+		// All that can be refused is, before the token is spent.
+		host, err := hostKey(m.SshHostKey)
+		if err != nil {
+			return nil, err
+		}
 		id, rest, _ := strings.Cut(m.Token, ".")
 		secret, _, _ := strings.Cut(rest, ".")
 		grant, err := s.records.Join(ctx, id, secret, claim, rpc.PeerFrom(ctx).Address)
 		if err != nil {
 			return nil, err
 		}
-		return s.certify(ctx, csr, grant, m.SshHostKey)
+		return s.certify(ctx, csr, grant, host)
 	})
 }
 
 func (s *Service) RenewMachine(ctx context.Context, req *connect.Request[xosv1.RenewMachineRequest]) (*connect.Response[xosv1.JoinResponse], error) {
-	peer, err := s.verifier.Machine(rpc.PeerFrom(ctx).Chain)
+	chain := rpc.PeerFrom(ctx).Chain
+	peer, err := s.verifier.Machine(chain)
 	return audited(ctx, s, "renew machine", string(peer.Node), func() (*xosv1.JoinResponse, error) {
 		if err != nil {
 			return nil, err
@@ -100,11 +106,16 @@ func (s *Service) RenewMachine(ctx context.Context, req *connect.Request[xosv1.R
 		if err != nil {
 			return nil, err
 		}
-		grant, err := s.records.RenewMachine(ctx, claim, rpc.PeerFrom(ctx).Address)
+		host, err := hostKey(req.Msg.SshHostKey)
 		if err != nil {
 			return nil, err
 		}
-		return s.certify(ctx, csr, grant, req.Msg.SshHostKey)
+		shown := sha256.Sum256(chain[0].RawSubjectPublicKeyInfo)
+		grant, err := s.records.RenewMachine(ctx, claim, shown, rpc.PeerFrom(ctx).Address)
+		if err != nil {
+			return nil, err
+		}
+		return s.certify(ctx, csr, grant, host)
 	})
 }
 
@@ -123,24 +134,35 @@ func claim(der []byte, node xos.NodeID, service vom.Service) (*x509.CertificateR
 	return csr, c, nil
 }
 
-func (s *Service) certify(ctx context.Context, csr *x509.CertificateRequest, g vom.MachineGrant, hostKey string) (*xosv1.JoinResponse, error) {
+func (s *Service) certify(ctx context.Context, csr *x509.CertificateRequest, g vom.MachineGrant, host ssh.PublicKey) (*xosv1.JoinResponse, error) {
 	chain, err := s.authority.Machine(ctx, csr, g)
 	if err != nil {
 		return nil, err
 	}
 	resp := &xosv1.JoinResponse{X509Chain: chain, Trust: cda.TrustOf(s.authority), NotAfter: timestamppb.New(g.NotAfter)}
-	if hostKey == "" || g.Service != vom.ServiceNode {
+	if host == nil || g.Service != vom.ServiceNode {
 		return resp, nil
 	}
-	key, _, _, _, err := ssh.ParseAuthorizedKey([]byte(hostKey))
+	resp.SshHostCertificate, err = s.authority.SSHHost(ctx, host, g)
+	return resp, err
+}
+
+// hostKey reads sshd's public key; nil for none.
+func hostKey(line string) (ssh.PublicKey, error) {
+	if line == "" {
+		return nil, nil
+	}
+	if len(line) > 8192 {
+		return nil, xos.Errorf(xos.TooLarge, "sshd's host key has %d bytes", len(line))
+	}
+	key, _, _, _, err := ssh.ParseAuthorizedKey([]byte(line))
 	if err != nil {
 		return nil, xos.Errorf(xos.Invalid, "reading sshd's host key: %w", err)
 	}
 	if _, isCert := key.(*ssh.Certificate); isCert {
 		return nil, xos.Errorf(xos.Invalid, "sshd's host key is a certificate; send the plain key")
 	}
-	resp.SshHostCertificate, err = s.authority.SSHHost(ctx, key, g)
-	return resp, err
+	return key, nil
 }
 
 func (s *Service) ListMachines(ctx context.Context, _ *connect.Request[xosv1.ListMachinesRequest]) (*connect.Response[xosv1.ListMachinesResponse], error) {

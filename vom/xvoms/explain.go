@@ -10,10 +10,16 @@ import (
 	"github.com/xtreemos/xos/infra/kv"
 )
 
+// maxSerial is the most digits of a serial: 20 octets (RFC 5280).
+const maxSerial = 49
+
 // Explain says, for a person to read, what the records know of an account, of
 // a certificate, or of both; allowed is whether the account may get and use
 // certificates. At least one must be given.
 func (r *Records) Explain(ctx context.Context, account, serial string) (allowed bool, lines []string, err error) {
+	if len(serial) > maxSerial || strings.Trim(serial, "0123456789") != "" {
+		return false, nil, xos.Errorf(xos.Invalid, "%.80q is no certificate's serial number", serial)
+	}
 	now := r.now()
 	err = r.db.View(ctx, func(t kv.Txn) error {
 		allowed, lines = true, nil
@@ -25,9 +31,9 @@ func (r *Records) Explain(ctx context.Context, account, serial string) (allowed 
 			switch {
 			case !ok:
 				allowed = false
-				lines = append(lines, fmt.Sprintf("certificate %.49s: not issued here, or forgotten", serial))
+				lines = append(lines, fmt.Sprintf("certificate %s: not issued here, or forgotten", serial))
 			case account != "" && issued.Account != account:
-				return xos.Errorf(xos.NotFound, "certificate %.49s is not one of %s", serial, account)
+				return xos.Errorf(xos.NotFound, "certificate %s is not one of %s", serial, account)
 			default:
 				account = issued.Account
 				lines = append(lines, issued.line(serial, now))

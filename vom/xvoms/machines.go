@@ -107,22 +107,47 @@ func (r *Records) Join(ctx context.Context, id, secret string, claim vom.Machine
 }
 
 // RenewMachine gives what may be certified for a machine that showed a
-// verified certificate; it may change its key and addresses.
-func (r *Records) RenewMachine(ctx context.Context, claim vom.MachineClaim, from string) (vom.MachineGrant, error) {
-	return r.certify(ctx, claim, from, func(_ kv.Txn, _ machineRecord, known bool) error {
+// verified certificate on the key with the hash shown; it may change its key
+// and addresses. A key that is not the one on record is another machine's, or
+// of before a removal.
+func (r *Records) RenewMachine(ctx context.Context, claim vom.MachineClaim, shown [32]byte, from string) (vom.MachineGrant, error) {
+	return r.certify(ctx, claim, from, func(_ kv.Txn, old machineRecord, known bool) error {
 		if !known {
 			return xos.Errorf(xos.Permission, "no machine %q with service %q has joined", claim.Node, claim.Service)
+		}
+		if old.Key != hex.EncodeToString(shown[:]) {
+			return xos.Errorf(xos.Permission, "another machine has joined as %q, service %q", claim.Node, claim.Service)
 		}
 		return nil
 	})
 }
 
-// CertifyCore gives what may be certified for this core itself.
+// CertifyCore gives what may be certified for this core itself. It must be
+// able to start: an address that a machine has is left out, not refused.
 func (r *Records) CertifyCore(ctx context.Context, claim vom.MachineClaim) (vom.MachineGrant, error) {
 	if claim.Service != vom.ServiceCore {
 		return vom.MachineGrant{}, xos.Errorf(xos.Internal, "a core asks for service %q", claim.Service)
 	}
 	if err := goodName("node", string(claim.Node)); err != nil {
+		return vom.MachineGrant{}, err
+	}
+	wanted := claim.Addresses
+	err := r.db.View(ctx, func(t kv.Txn) error {
+		claim.Addresses = nil
+		for _, a := range wanted {
+			err := addressesFree(t, vom.MachineClaim{Node: claim.Node, Addresses: []netip.Addr{a}})
+			if xos.Is(err, xos.Exists) {
+				r.cfg.Log.Warn("a machine has an address of this core", "address", a, "error", err)
+				continue
+			}
+			if err != nil {
+				return err
+			}
+			claim.Addresses = append(claim.Addresses, a)
+		}
+		return nil
+	})
+	if err != nil {
 		return vom.MachineGrant{}, err
 	}
 	return r.certify(ctx, claim, "", func(kv.Txn, machineRecord, bool) error { return nil })
@@ -206,8 +231,15 @@ func (r *Records) ListMachines(ctx context.Context) (list []Machine, err error) 
 
 // RemoveMachine shuts a machine out, with all its services.
 func (r *Records) RemoveMachine(ctx context.Context, name xos.NodeID, why, by string) error {
+	why, err := goodReason(why)
+	if err != nil {
+		return err
+	}
 	return r.change(ctx, func(t kv.Txn) error {
 		before, found := r.now(), false
+		// Its own certificates, which may be older than the configuration, and
+		// those that users delegated to it.
+		ttl := max(r.cfg.MachineTTL, MaxUserTTL)
 		for _, s := range []vom.Service{vom.ServiceCore, vom.ServiceNode, vom.ServiceStorage} {
 			m, ok, err := read[machineRecord](t, keyMachine(name, s))
 			if err != nil {
@@ -221,6 +253,7 @@ func (r *Records) RemoveMachine(ctx context.Context, name xos.NodeID, why, by st
 			}
 			found = true
 			before = later(before, m.LastIssued)
+			ttl = max(ttl, m.NotAfter.Sub(r.now()))
 			if err := t.Delete([]byte(keyMachine(name, s))); err != nil {
 				return err
 			}
@@ -233,7 +266,7 @@ func (r *Records) RemoveMachine(ctx context.Context, name xos.NodeID, why, by st
 			reason += ": " + why
 		}
 		rev := vom.Revocation{Node: name, Before: before, Reason: reason}
-		if err := r.revoke(t, revokeMachine+string(name), rev, r.cfg.MachineTTL); err != nil {
+		if err := r.revoke(t, revokeMachine+string(name), rev, ttl); err != nil {
 			return err
 		}
 		return bump(t)

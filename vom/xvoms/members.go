@@ -3,6 +3,7 @@ package xvoms
 import (
 	"context"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/xtreemos/xos"
@@ -25,9 +26,10 @@ const (
 	maxRoles  = 64
 )
 
-// HomeVolume names a member's home.
+// HomeVolume names a member's home. A '-' of the VO's name is doubled: the
+// homes of c in the VO a-b and of b-c in the VO a are not the same.
 func HomeVolume(a xos.Account) xos.VolumeID {
-	return xos.VolumeID("home-" + string(a.VO) + "-" + string(a.User))
+	return xos.VolumeID("home-" + strings.ReplaceAll(string(a.VO), "-", "--") + "-" + string(a.User))
 }
 
 // AddMember makes a user a member, with exactly these groups (made where the
@@ -42,18 +44,22 @@ func (r *Records) AddMember(ctx context.Context, a xos.Account, groups []xos.Gro
 	if err != nil {
 		return "", err
 	}
+	var home xos.VolumeID // that of a member stays
 	exists := func(t kv.Txn) error {
 		if err := needVO(t, a.VO); err != nil {
 			return err
 		}
-		_, err := needUser(t, a.User)
+		if _, err := needUser(t, a.User); err != nil {
+			return err
+		}
+		m, _, err := read[memberRecord](t, keyMember(a))
+		home = m.Home
 		return err
 	}
 	if err := r.db.View(ctx, exists); err != nil {
 		return "", err
 	}
-	var home xos.VolumeID
-	if r.volumes != nil {
+	if r.volumes != nil && home == "" {
 		// Made first: a volume without a member is harmless, a member without
 		// her volume could not log in.
 		home = HomeVolume(a)
@@ -111,6 +117,10 @@ func (r *Records) AddMember(ctx context.Context, a xos.Account, groups []xos.Gro
 // RemoveMember ends a membership; every certificate issued for it is revoked.
 // The home volume stays.
 func (r *Records) RemoveMember(ctx context.Context, a xos.Account, why, by string) error {
+	why, err := goodReason(why)
+	if err != nil {
+		return err
+	}
 	return r.change(ctx, func(t kv.Txn) error {
 		m, ok, err := read[memberRecord](t, keyMember(a))
 		if err != nil {

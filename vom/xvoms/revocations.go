@@ -50,7 +50,7 @@ func floor(t kv.Txn, a xos.Account) (time.Time, error) {
 func (r *Records) Revoke(ctx context.Context, serial string, issued time.Time, reason string) error {
 	return r.change(ctx, func(t kv.Txn) error {
 		rev := vom.Revocation{Serial: serial, Before: later(r.now(), issued), Reason: reason}
-		if err := r.revoke(t, "serial/"+serial, rev, r.cfg.MachineTTL); err != nil {
+		if err := r.revoke(t, "serial/"+serial, rev, max(r.cfg.MachineTTL, MaxUserTTL)); err != nil {
 			return err
 		}
 		return bump(t)

@@ -173,11 +173,7 @@ func (s *Service) AddMember(ctx context.Context, req *connect.Request[xosv1.AddM
 func (s *Service) RemoveMember(ctx context.Context, req *connect.Request[xosv1.RemoveMemberRequest]) (*connect.Response[xosv1.RemoveMemberResponse], error) {
 	a := xos.Account{User: xos.UserID(req.Msg.User), VO: xos.VOName(req.Msg.Vo)}
 	return admin(ctx, s, req, a, func(by string) (*xosv1.RemoveMemberResponse, error) {
-		why, err := goodReason(req.Msg.Reason)
-		if err != nil {
-			return nil, err
-		}
-		return &xosv1.RemoveMemberResponse{}, s.records.RemoveMember(ctx, a, why, by)
+		return &xosv1.RemoveMemberResponse{}, s.records.RemoveMember(ctx, a, req.Msg.Reason, by)
 	})
 }
 
