@@ -37,10 +37,11 @@ func (s *Service) makeHome(p *person) error {
 	if err != nil && err != unix.EEXIST {
 		return xos.Errorf(xos.Internal, "making %s: %w", s.home(p.account), err)
 	}
-	// Whether a volume is mounted on it or not, it must be a directory. One
-	// whose mount process died answers ENOTCONN: then mounting mends it.
-	var st unix.Stat_t
-	if err := unix.Fstatat(at, string(p.account.User), &st, unix.AT_SYMLINK_NOFOLLOW); err == nil && st.Mode&unix.S_IFMT != unix.S_IFDIR {
+	// Whether a volume is mounted on it or not, it must be a directory. The
+	// volume itself is not asked: it may be waiting for its services, and a
+	// login shall not.
+	var st unix.Statx_t
+	if err := unix.Statx(at, string(p.account.User), unix.AT_SYMLINK_NOFOLLOW|unix.AT_STATX_DONT_SYNC, unix.STATX_TYPE, &st); err == nil && st.Mode&unix.S_IFMT != unix.S_IFDIR {
 		return xos.Errorf(xos.Internal, "%s is no directory", s.home(p.account))
 	}
 	return nil

@@ -158,8 +158,26 @@ func TestRootCoreAway(t *testing.T) {
 		}
 		return err
 	})
+	// The first login that meets the outage waits it out at her mounted home;
+	// where there is none, and later, nothing waits.
 	want(ctx, t, g, "erna", "ssh erna@lab@node1 'id -un'", 0, "erna@lab")
-	want(ctx, t, g, "erna", "echo long-enough | xos login erna@lab", 69, "core")
+	for _, node := range []string{"node1", "node2"} {
+		start := time.Now()
+		want(ctx, t, g, "erna", "ssh erna@lab@"+node+" 'id -un'", 0, "erna@lab")
+		if d := time.Since(start); d > 20*time.Second {
+			t.Errorf("a login to %s took %v", node, d)
+		}
+	}
+	want(ctx, t, g, "erna", "echo long-enough | xos login erna@lab", 69, "no answer from core")
+	if err := core.Run(ctx, "systemctl", "start", "xos-core.socket", "xos-core.service"); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, 60*time.Second, "her home is back", func() error {
+		if out, status := as(ctx, t, g, "erna", "ssh erna@lab@node1 'cat before'"); status != 0 || !strings.Contains(out, "was here") {
+			return fmt.Errorf("status %d %s", status, out)
+		}
+		return nil
+	})
 }
 
 // TestRootLostNode loses the machine of a running job.

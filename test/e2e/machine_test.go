@@ -1,0 +1,107 @@
+package e2e
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/xtreemos/xos/test/need"
+	"github.com/xtreemos/xos/test/story"
+	"github.com/xtreemos/xos/test/testbed"
+)
+
+// TestRootOneMachine makes one machine a grid with two commands, uses it, and
+// takes everything away again.
+func TestRootOneMachine(t *testing.T) {
+	dir := os.Getenv("XOS_DEBS")
+	if dir == "" {
+		need.Missing(t, "packages", "make test-e2e builds them and sets XOS_DEBS")
+	}
+	need.Root(t)
+	debs, err := filepath.Glob(filepath.Join(dir, "xtreemos-*.deb"))
+	if err != nil || len(debs) != 4 {
+		t.Fatalf("want four packages, found %v (%v)", debs, err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
+	defer cancel()
+	g, err := testbed.Start(ctx, testbed.Config{Name: "solo", Nodes: []string{"solo"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer g.Stop(context.WithoutCancel(ctx))
+	n := g.Node("solo")
+	run := func(user, command string, status int, texts ...string) string {
+		t.Helper()
+		out, got, err := story.Run(ctx, n, user, command)
+		if err != nil || got != status {
+			t.Fatalf("%s: status %d, want %d (%v)\n%s", command, got, status, err, out)
+		}
+		for _, text := range texts {
+			if !strings.Contains(out, text) {
+				t.Errorf("%s: the output lacks %q\n%s", command, text, out)
+			}
+		}
+		return out
+	}
+	run("root", "useradd -m -s /bin/bash ada; ssh-keygen -q -t ed25519 -N '' -f /root/key; mkdir -p -m 700 /root/.ssh; cp /root/key.pub /root/.ssh/authorized_keys", 0)
+	before := inventory(ctx, t, n)
+
+	if _, err := n.InstallDebs(ctx, debs...); err != nil {
+		t.Fatal(err)
+	}
+	run("root", "xos up", 0)
+	run("root", "xos up", 0) // what is there already stays
+	run("root", "xos status", 0)
+	run("root", "xos vo create lab; printf 'long-enough\\n' | xos user add ada --password; xos vo member add lab ada", 0)
+	run("ada", "echo long-enough | xos login ada@lab", 0, "logged in")
+	run("ada", "ssh ada@lab@solo 'id -un; findmnt -no FSTYPE -T .; xsub -- sh -c \"echo from a job; exit 9\"; echo status $?'", 0, "ada@lab", "fuse.xosfs", "from a job", "status 9")
+	run("ada", "ssh ada@lab@solo 'echo kept > kept; sync kept'", 0)
+
+	// Down and up again: nothing is lost.
+	run("root", "xos down", 0)
+	run("root", "xos up", 0)
+	run("ada", "for i in $(seq 20); do ssh ada@lab@solo 'cat kept' && exit; sleep 0.5; done; exit 1", 0, "kept")
+
+	// Removing keeps what is stored; purging leaves nothing, and sshd serves.
+	run("root", "apt-get purge -y -q 'xtreemos-*' && apt-get clean && rm -rf /var/tmp/debs", 0)
+	if diff := cmp.Diff(before, inventory(ctx, t, n)); diff != "" {
+		t.Errorf("purging left or took (-before +after):\n%s", diff)
+	}
+	run("root", "sshd -t && ssh -i /root/key -o StrictHostKeyChecking=no -o BatchMode=yes root@localhost true", 0)
+	run("root", "systemctl --failed --no-legend | grep xos; getent passwd root ada", 0)
+}
+
+// inventory lists what a machine has: files, users, groups, units, mounts,
+// processes of daemons, namespaces. What the package manager and the system's
+// own bookkeeping leave behind is not counted.
+func inventory(ctx context.Context, t *testing.T, n *testbed.Node) []string {
+	t.Helper()
+	out, status, err := story.Run(ctx, n, "root", `
+find / -xdev \( -path /proc -o -path /sys -o -path /run -o -path /tmp -o -path /var/tmp -o -path /var/log -o -path /var/cache \
+	-o -path /var/lib/apt -o -path /var/lib/dpkg -o -path /var/lib/systemd \) -prune -o -print | sed 's/^/file /'
+find /run -path '*xos*' | sed 's/^/run /'
+find /var/lib/systemd /var/log /var/cache -name '*xos*' -o -name '*xtreemos*' | sed 's/^/state /'
+cut -d: -f1 /etc/passwd | sed 's/^/user /'
+cut -d: -f1 /etc/group | sed 's/^/group /'
+cat /etc/nsswitch.conf /etc/pam.d/common-* | sed 's/^/config /'
+systemctl list-unit-files --no-legend --no-pager 'xos*' | sed 's/^/unit /'
+awk '{print "mount " $5}' /proc/self/mountinfo | grep -E 'xos' 
+ps -e -o comm= | grep -E '^(xos|mount.xosfs)' | sed 's/^/process /'
+true`)
+	if err != nil || status != 0 {
+		t.Fatalf("listing: %d %v\n%s", status, err, out)
+	}
+	var list []string
+	for line := range strings.Lines(out) {
+		// sshd and ssh-keygen's own, and root's known hosts.
+		if !strings.Contains(line, "/root/.ssh/known_hosts") && !strings.Contains(line, "/home/ada/") && !strings.Contains(line, "/root/.bash") {
+			list = append(list, strings.TrimSpace(line))
+		}
+	}
+	return list
+}
