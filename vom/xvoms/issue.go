@@ -71,7 +71,7 @@ func (r *Records) Login(ctx context.Context, a xos.Account, p vom.Proof) (vom.Id
 			return vom.Identity{}, err
 		}
 	}
-	return r.issue(ctx, a, func(t kv.Txn, _ memberRecord, _ *vom.Identity) error {
+	id, err := r.issue(ctx, a, func(t kv.Txn, _ memberRecord, _ *vom.Identity) error {
 		u, ok, err := read[userRecord](t, keyUser(a.User))
 		if err != nil {
 			return err
@@ -96,6 +96,10 @@ func (r *Records) Login(ctx context.Context, a xos.Account, p vom.Proof) (vom.Id
 		}
 		return t.Delete([]byte(tokenKey(a.User, p.Token)))
 	})
+	if err == nil && newHash != "" {
+		r.guesses.forget(a.User) // they were of another password
+	}
+	return id, err
 }
 
 // wrong is the one answer to whoever has not proved who she is: it does not
