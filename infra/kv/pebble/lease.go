@@ -86,11 +86,17 @@ func (l *leases) take(id kv.LeaseID) bool {
 	return ok
 }
 
-// ended gives those past their deadline, and the time to the next deadline.
+// ended gives those past their deadline, and how long to wait before the next
+// look.
 func (l *leases) ended(now time.Time) (ids []kv.LeaseID, next time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	next = time.Hour
+	if len(l.all) > 0 {
+		// A timer does not run while the machine sleeps, the clock does: so
+		// look once a second where there is anything to look for.
+		next = time.Second
+	}
 	for id, t := range l.all {
 		if left := t.end.Sub(now); left <= 0 {
 			ids = append(ids, id)
@@ -111,11 +117,6 @@ func (s *Store) expireLeases() {
 				s.log.Error("end a lease", "lease", id, "err", err)
 				return // the store is broken, and says so to every caller
 			}
-		}
-		// A timer does not run while the machine sleeps, the clock does: so
-		// look once a second where there is anything to look for.
-		if next < time.Hour {
-			next = min(next, time.Second)
 		}
 		t := time.NewTimer(next)
 		select {
