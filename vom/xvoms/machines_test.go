@@ -27,7 +27,9 @@ func TestJoin(t *testing.T) {
 	ctx := t.Context()
 	id, token, err := f.CreateJoinToken(ctx, time.Minute, 2)
 	f.ok(err)
-	join := func(id, secret string, c vom.MachineClaim) error { return second(f.Join(ctx, id, secret, c, "10.0.0.1:1")) }
+	join := func(id, secret string, c vom.MachineClaim) error {
+		return second(f.Join(ctx, id, secret, c, "10.0.0.1:1"))
+	}
 	storage, core := claim("node1", 1), claim("node1", 1)
 	storage.Service, core.Service = "printer", vom.ServiceCore
 	crowd := claim("node1", 1)
