@@ -35,10 +35,12 @@ EXPORT int pam_sm_acct_mgmt(pam_handle_t *pamh, int flags, int argc UNUSED,
 	if (status == XOS_ST_OK) {
 		struct xos_str text = xos_get_str(&reply.in);
 
-		if (xos_in_end(&reply.in))
+		if (xos_in_end(&reply.in)) {
 			show(pamh, flags, PAM_TEXT_INFO, text);
-		else
+		} else {
+			malformed(pamh, user);
 			status = XOS_ST_INTERNAL;
+		}
 	}
 	xos_reply_free(&reply);
 	return code(status);

@@ -47,20 +47,32 @@ void request_free(struct xos_out *q)
 	q->b = NULL;
 }
 
-void show(pam_handle_t *pamh, int flags, int style, struct xos_str text)
+/* Copies a message of the session service to memory of XOS_MAX_MESSAGE + 1
+ * bytes, without what could command a terminal or forge a line of a log. */
+static const char *legible(char *line, struct xos_str text, int lines)
 {
-	char line[XOS_MAX_MESSAGE + 1];
 	uint32_t i;
 
-	if (text.len == 0 || (flags & PAM_SILENT) != 0)
-		return;
 	if (text.len > XOS_MAX_MESSAGE)
 		text.len = XOS_MAX_MESSAGE;
 	xos_str_copy(line, text);
 	for (i = 0; i < text.len; i++)
-		if (((unsigned char)line[i] < ' ' && line[i] != '\n') || line[i] == 0x7f)
+		if (((unsigned char)line[i] < ' ' && (line[i] != '\n' || !lines)) || line[i] == 0x7f)
 			line[i] = '?';
-	pam_prompt(pamh, style, NULL, "%s", line);
+	return line;
+}
+
+void show(pam_handle_t *pamh, int flags, int style, struct xos_str text)
+{
+	char line[XOS_MAX_MESSAGE + 1];
+
+	if (text.len > 0 && (flags & PAM_SILENT) == 0)
+		pam_prompt(pamh, style, NULL, "%s", legible(line, text, 1));
+}
+
+void malformed(pam_handle_t *pamh, const char *user)
+{
+	pam_syslog(pamh, LOG_ERR, "%s: malformed reply of the session service", user);
 }
 
 int consult(pam_handle_t *pamh, int flags, const char *user, int op, struct xos_out *q, int ms,
@@ -68,6 +80,7 @@ int consult(pam_handle_t *pamh, int flags, const char *user, int op, struct xos_
 {
 	static const struct xos_str down =
 		XOS_STR("the session service of this machine (xos-node) does not answer");
+	char why[XOS_MAX_MESSAGE + 1];
 	struct xos_in in;
 	struct xos_str text;
 
@@ -80,9 +93,12 @@ int consult(pam_handle_t *pamh, int flags, const char *user, int op, struct xos_
 		return XOS_ST_OK;
 	in = reply->in;
 	text = xos_get_str(&in);
-	if (!xos_in_end(&in))
+	if (!xos_in_end(&in)) {
+		malformed(pamh, user);
 		return -1;
-	pam_syslog(pamh, LOG_NOTICE, "%s: refused, status %u", user, reply->status);
+	}
+	pam_syslog(pamh, LOG_NOTICE, "%s: refused, status %u: %s", user, reply->status,
+	           legible(why, text, 0));
 	show(pamh, flags, PAM_ERROR_MSG, text);
 	return reply->status > XOS_ST_INTERNAL ? XOS_ST_INTERNAL : (int)reply->status;
 }

@@ -26,6 +26,9 @@ void request_free(struct xos_out *q);
 /* Shows a message of the session service, if it is not empty. */
 void show(pam_handle_t *pamh, int flags, int style, struct xos_str text);
 
+/* Logs that the session service gave an answer that is none. */
+void malformed(pam_handle_t *pamh, const char *user);
+
 /* Sends the request. The status is -1 where there was no answer; a refusal has
  * been shown to the user and logged. xos_reply_free must follow. */
 int consult(pam_handle_t *pamh, int flags, const char *user, int op, struct xos_out *q, int ms,

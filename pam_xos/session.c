@@ -141,7 +141,7 @@ EXPORT int pam_sm_open_session(pam_handle_t *pamh, int flags, int argc UNUSED,
 		if (read_open_reply(&reply, &o))
 			rc = adopt(pamh, flags, user, &o, reply.fd);
 		else
-			pam_syslog(pamh, LOG_ERR, "%s: malformed reply of the session service", user);
+			malformed(pamh, user);
 	}
 	request_free(&q);
 	xos_reply_free(&reply);

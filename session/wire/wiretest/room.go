@@ -29,6 +29,15 @@ mount --bind "$0/run" /run/xos
 mount --bind "$0/lib" /run/lib
 mount --bind "$0/etc/nsswitch.conf" /etc/nsswitch.conf
 [ ! -d "$0/etc/pam.d" ] || mount --bind "$0/etc/pam.d" /etc/pam.d
+[ ! -e "$0/etc/passwd" ] || mount --bind "$0/etc/passwd" /etc/passwd
+if [ -S "$0/log" ]; then
+	mount -t tmpfs tmpfs /dev
+	mknod -m 666 /dev/null c 1 3
+	mknod -m 666 /dev/full c 1 7
+	mknod -m 666 /dev/urandom c 1 9
+	touch /dev/log
+	mount --bind "$0/log" /dev/log
+fi
 LD_LIBRARY_PATH=/run/lib LC_ALL=C exec "$@"`
 
 // NewRoom makes a room whose name service switch has these sources for users
@@ -87,6 +96,16 @@ func (r *Room) PAM(t testing.TB, service, stack string) {
 		t.Fatal(err)
 	}
 	Write(t, filepath.Join(dir, service), stack)
+}
+
+// Local makes more users local, by lines of passwd(5).
+func (r *Room) Local(t testing.TB, lines ...string) {
+	t.Helper()
+	b, err := os.ReadFile("/etc/passwd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	Write(t, filepath.Join(r.etc, "passwd"), string(b)+strings.Join(lines, "\n")+"\n")
 }
 
 // Command runs a program in the room, as root.
