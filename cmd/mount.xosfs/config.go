@@ -14,6 +14,7 @@ import (
 
 // config is what xos-node writes for each mount.
 type config struct {
+	// Volume is what is mounted, Mountpoint the absolute path where.
 	Volume     string `toml:"volume"`
 	Mountpoint string `toml:"mountpoint"`
 	// Account is whose mount this is; UID and GID are hers on this machine,

@@ -20,6 +20,7 @@ import (
 var version = "dev"
 
 func main() {
+	flag.CommandLine = flag.NewFlagSet("xos-core", flag.ExitOnError) // without those of libraries
 	path := flag.String("config", "/etc/xos/core.toml", "configuration file")
 	check := flag.Bool("check-config", false, "check the configuration and end")
 	show := flag.Bool("version", false, "print the version and end")

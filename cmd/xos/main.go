@@ -38,7 +38,7 @@ func execute(ctx context.Context, args []string) error {
 	root := newRootCommand()
 	argv := args[1:]
 	if sub, ok := shortNames[filepath.Base(args[0])]; ok {
-		argv = append([]string{sub}, argv...)
+		argv = asSubcommand(sub, argv)
 	}
 	root.SetArgs(argv)
 	return root.ExecuteContext(ctx)
@@ -52,6 +52,7 @@ func newRootCommand() *cobra.Command {
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
+	root.CompletionOptions.HiddenDefaultCmd = true // the packages install what it prints
 	root.PersistentFlags().Bool("json", false, "print JSON in place of text")
 	root.AddGroup(&cobra.Group{ID: "user", Title: "For users:"}, &cobra.Group{ID: "jobs", Title: "Jobs:"},
 		&cobra.Group{ID: "admin", Title: "For administrators:"})
