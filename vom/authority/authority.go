@@ -35,10 +35,19 @@ type Authority struct {
 	trust vom.Bundle
 }
 
-// Open reads or makes the keys in dir; issued certificates are kept in db.
+// Open reads the keys in dir, and makes them where dir and db are both new;
+// issued certificates are kept in db. Cores that share records share keys too.
 func Open(dir string, db kv.Store, now func() time.Time) (*Authority, error) {
-	k, err := loadKeys(dir, now())
+	records := &store{db: db}
+	known, err := records.root()
 	if err != nil {
+		return nil, err
+	}
+	k, err := loadKeys(dir, known, now())
+	if err != nil {
+		return nil, err
+	}
+	if err := records.keepRoot(k.fingerprint()); err != nil {
 		return nil, err
 	}
 	a := &Authority{keys: k}
@@ -60,7 +69,7 @@ func Open(dir string, db kv.Store, now func() time.Time) (*Authority, error) {
 		stepauthority.WithX509Signer(k.issuer, k.issuerKey),
 		stepauthority.WithSSHUserSigner(k.sshUser),
 		stepauthority.WithSSHHostSigner(k.sshHost),
-		stepauthority.WithDatabase(&store{db: db}),
+		stepauthority.WithDatabase(records),
 		stepauthority.WithQuietInit(),
 	)
 	if err != nil {

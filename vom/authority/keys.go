@@ -4,8 +4,10 @@ import (
 	"crypto"
 	"crypto/ed25519"
 	"crypto/rand"
+	"crypto/sha256"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/hex"
 	"encoding/pem"
 	"errors"
 	"io/fs"
@@ -43,11 +45,17 @@ type keys struct {
 // loadKeys reads the keys in dir, and makes them if none were ever made. A set
 // that is not whole is an error: to make one anew would cut off every machine
 // and user of the grid.
-func loadKeys(dir string, now time.Time) (*keys, error) {
+//
+// known is the fingerprint of the root that the records know, "" if they know
+// none yet: with one, keys are never made anew, and others are refused.
+func loadKeys(dir, known string, now time.Time) (*keys, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, xos.Errorf(xos.Internal, "making %s: %w", dir, err)
 	}
 	if _, err := os.Stat(filepath.Join(dir, complete)); errors.Is(err, fs.ErrNotExist) {
+		if known != "" {
+			return nil, lost(complete, errors.New("the keys of this grid are not in "+dir))
+		}
 		if err := makeKeys(dir, now); err != nil {
 			return nil, err
 		}
@@ -77,9 +85,41 @@ func loadKeys(dir string, now time.Time) (*keys, error) {
 		if err != nil {
 			return nil, lost(f.name, err)
 		}
-		*f.to = key.(crypto.Signer)
+		signer, ok := key.(crypto.Signer)
+		if !ok {
+			return nil, lost(f.name, errors.New("it cannot sign"))
+		}
+		*f.to = signer
+	}
+	if err := k.fit(); err != nil {
+		return nil, err
+	}
+	if known != "" && known != k.fingerprint() {
+		return nil, lost(rootCert, errors.New("the records are of a grid with another root"))
 	}
 	return k, nil
+}
+
+// fingerprint is the SHA-256 of the root certificate, in hex.
+func (k *keys) fingerprint() string {
+	sum := sha256.Sum256(k.root.Raw)
+	return hex.EncodeToString(sum[:])
+}
+
+// fit refuses files that are not of one set: what they sign nobody would
+// believe.
+func (k *keys) fit() error {
+	pub, ok := k.issuerKey.Public().(interface{ Equal(crypto.PublicKey) bool })
+	if !ok || !pub.Equal(k.issuer.PublicKey) {
+		return lost(issuerKey, errors.New("it is not the key of "+issuerCert))
+	}
+	if err := k.root.CheckSignatureFrom(k.root); err != nil {
+		return lost(rootCert, err)
+	}
+	if err := k.issuer.CheckSignatureFrom(k.root); err != nil {
+		return lost(issuerCert, err)
+	}
+	return nil
 }
 
 func lost(name string, err error) error {

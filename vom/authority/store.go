@@ -22,6 +22,35 @@ var _ interface {
 	db.CertificateStorer
 } = (*store)(nil)
 
+// keyRoot is the record of the root's fingerprint.
+const keyRoot = "ca/root"
+
+// root gives the fingerprint of the root that the records know; "" for none.
+func (s *store) root() (fingerprint string, err error) {
+	err = s.db.View(context.Background(), func(t kv.Txn) error {
+		v, _, err := t.Get([]byte(keyRoot))
+		fingerprint = string(v)
+		return err
+	})
+	return fingerprint, err
+}
+
+// keepRoot writes the fingerprint, unless another core was first.
+func (s *store) keepRoot(fingerprint string) error {
+	return s.db.Update(context.Background(), func(t kv.Txn) error {
+		v, ok, err := t.Get([]byte(keyRoot))
+		switch {
+		case err != nil:
+			return err
+		case !ok:
+			return t.Put([]byte(keyRoot), []byte(fingerprint))
+		case string(v) != fingerprint:
+			return xos.Errorf(xos.Conflict, "another core has made this grid's keys").WithHint("copy its directory of keys here")
+		}
+		return nil
+	})
+}
+
 func (s *store) put(key string, value []byte) error {
 	return s.db.Update(context.Background(), func(t kv.Txn) error { return t.Put([]byte(key), value) })
 }
