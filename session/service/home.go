@@ -3,6 +3,7 @@ package service
 import (
 	"os"
 	"path/filepath"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -45,6 +46,42 @@ func (s *Service) makeHome(p *person) error {
 		return xos.Errorf(xos.Internal, "%s is no directory", s.home(p.account))
 	}
 	return nil
+}
+
+// patienceWithHome is how long a mounted home may take to answer.
+const patienceWithHome = 2 * time.Second
+
+// answers sees whether a mounted home can be used. One that waits for its
+// services holds up a thread at most, for as long as the volume itself waits.
+func (s *Service) answers(p *person) error {
+	away := xos.Errorf(xos.Unavailable, "your home does not answer: its services are away; what uses it waits for a minute, then fails")
+	s.mu.Lock()
+	asking := p.asking
+	p.asking = true
+	s.mu.Unlock()
+	if asking {
+		return away
+	}
+	done := make(chan error, 1)
+	go func() {
+		var st unix.Statfs_t
+		err := unix.Statfs(s.home(p.account), &st)
+		s.mu.Lock()
+		p.asking = false
+		s.mu.Unlock()
+		done <- err
+	}()
+	timer := time.NewTimer(patienceWithHome)
+	defer timer.Stop()
+	select {
+	case err := <-done:
+		if err != nil {
+			return away
+		}
+		return nil
+	case <-timer.C:
+		return away
+	}
 }
 
 // makeDirectory makes one that is root's and a group's, and opens it.

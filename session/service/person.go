@@ -38,6 +38,8 @@ type person struct {
 	held *session.Credential
 	// mounted is the volume at her home, as far as this process knows.
 	mounted xos.VolumeID
+	// asking is set while it is seen whether her home answers.
+	asking bool
 }
 
 // login is an open session and the process that it lasts as long as.

@@ -96,7 +96,7 @@ func (s *Service) furnish(ctx context.Context, p *person) (missing error) {
 		return xos.Errorf(xos.NotFound, "you have no home volume").WithHint("ask your VO's administrator")
 	}
 	if volume == mounted {
-		return nil
+		return s.answers(p)
 	}
 	if err := s.Mounter.Mount(ctx, volume, s.mapping(p)); err != nil {
 		return xos.Errorf(xos.KindOf(err), "your home is not here: %w", err)
