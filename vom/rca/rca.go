@@ -4,6 +4,9 @@ package rca
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/rsa"
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/hex"
@@ -162,7 +165,25 @@ func hostKey(line string) (ssh.PublicKey, error) {
 	if _, isCert := key.(*ssh.Certificate); isCert {
 		return nil, xos.Errorf(xos.Invalid, "sshd's host key is a certificate; send the plain key")
 	}
+	if !strong(key) {
+		return nil, xos.Errorf(xos.Invalid, "sshd's host key, %s, is too weak to be certified", key.Type()).WithHint("ssh-keygen -A makes one of ed25519")
+	}
 	return key, nil
+}
+
+// strong admits ed25519, the curves of NIST, and RSA from 2048 bits on.
+func strong(key ssh.PublicKey) bool {
+	c, ok := key.(ssh.CryptoPublicKey)
+	if !ok {
+		return false
+	}
+	switch pub := c.CryptoPublicKey().(type) {
+	case ed25519.PublicKey, *ecdsa.PublicKey:
+		return true
+	case *rsa.PublicKey:
+		return pub.N.BitLen() >= 2048
+	}
+	return false
 }
 
 func (s *Service) ListMachines(ctx context.Context, _ *connect.Request[xosv1.ListMachinesRequest]) (*connect.Response[xosv1.ListMachinesResponse], error) {
