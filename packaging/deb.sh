@@ -42,6 +42,10 @@ place() { # PACKAGE MODE FILE TARGET
 	install -D -m "$2" "$3" "$work/$1/$4"
 }
 
+manual() { # PACKAGE PAGE...
+	go run ./packaging/man "$work/$1/usr/share/man" "${@:2}"
+}
+
 stage() { # PACKAGE
 	local p=$1 d=$work/$1
 	mkdir -p "$d"
@@ -51,14 +55,8 @@ stage() { # PACKAGE
 		place $p 755 "$bin/xos" usr/bin/xos
 		for n in xsub xps xkill xwait xjob; do ln -s xos "$d/usr/bin/$n"; done
 		"$bin/xos" man "$d/usr/share/man/man1"
-		for n in xsub xps xkill xwait xjob; do
-			printf '.so man1/xos-%s.1\n' "${n#x}" >"$d/usr/share/man/man1/$n.1"
-		done
-		gzip -9n "$d"/usr/share/man/man1/*.1
-		mkdir -p "$d/usr/share/bash-completion/completions" "$d/usr/share/zsh/vendor-completions" "$d/usr/share/fish/vendor_completions.d"
-		"$bin/xos" completion bash >"$d/usr/share/bash-completion/completions/xos"
-		"$bin/xos" completion zsh >"$d/usr/share/zsh/vendor-completions/_xos"
-		"$bin/xos" completion fish >"$d/usr/share/fish/vendor_completions.d/xos.fish"
+		manual $p client.toml.5
+		packaging/completions.sh "$bin/xos" "$d"
 		;;
 	xtreemos-node)
 		place $p 755 "$bin/xos-node" usr/sbin/xos-node
@@ -67,10 +65,18 @@ stage() { # PACKAGE
 		place $p 755 "$bin/xos-job" usr/libexec/xos/xos-job
 		place $p 644 "$bin/libnss_xos.so.2" "$lib/libnss_xos.so.2"
 		place $p 644 "$bin/pam_xos.so" "$lib/security/pam_xos.so"
+		manual $p xos-node.8 mount.xosfs.8 node.toml.5
 		;;
-	xtreemos-core) place $p 755 "$bin/xos-core" usr/sbin/xos-core ;;
-	xtreemos-storage) place $p 755 "$bin/xos-osd" usr/sbin/xos-osd ;;
+	xtreemos-core)
+		place $p 755 "$bin/xos-core" usr/sbin/xos-core
+		manual $p xos-core.8 core.toml.5
+		;;
+	xtreemos-storage)
+		place $p 755 "$bin/xos-osd" usr/sbin/xos-osd
+		manual $p xos-osd.8 osd.toml.5
+		;;
 	esac
+	[ ! -d "$d/usr/share/man" ] || find "$d/usr/share/man" -type f -exec gzip -9n {} +
 	documents "$p" "$d"
 	control "$p" "$d"
 	chmod -R u=rwX,go=rX "$d"
