@@ -31,7 +31,7 @@ debs: setup ## Build the .deb packages into dist/
 
 .PHONY: lintian
 lintian: debs
-	lintian --allow-root --fail-on error --suppress-tags maintainer-script-calls-systemctl,no-manual-page $(DIST)/*.deb
+	lintian --allow-root --fail-on error --suppress-tags maintainer-script-calls-systemctl $(DIST)/*.deb
 
 # Packages whose concurrency is worth the race detector's time.
 RACE := ./infra/kv/pebble ./infra/bus/nats ./session/account ./session/wire ./vom/xvoms ./vom/vops ./xfs/client ./xfs/osd ./xfs/mrc ./nodeguard/...
