@@ -21,10 +21,10 @@ import (
 	"github.com/xtreemos/xos/vom/credential"
 )
 
-// domain would keep the signature from being taken for one of anything else;
-// a delegated key signs nothing but orders and TLS handshakes, which have their
-// own.
-const domain = ""
+// domain stands before the content in what is signed, so that the signature is
+// never taken for one of anything else, nor anything else's for an order's: a
+// delegated key signs TLS handshakes too.
+const domain = "XtreemOS job order 1\x00"
 
 // maxContent bounds an order's bytes.
 const maxContent = 16 << 10

@@ -7,6 +7,7 @@
 package wallet
 
 import (
+	"bytes"
 	"crypto/ed25519"
 	"crypto/rand"
 	"crypto/tls"
@@ -16,12 +17,12 @@ import (
 	"os"
 	"path/filepath"
 	"sort"
-	"strings"
 	"time"
 
 	"golang.org/x/crypto/ssh"
 
 	"github.com/xtreemos/xos"
+	"github.com/xtreemos/xos/vom/credential"
 )
 
 // Wallet is a folder of credentials, usually ~/.xos.
@@ -88,9 +89,19 @@ func (w Wallet) Store(a xos.Account, r *Request, chain [][]byte, sshLine string)
 	if pub, ok := leaf.PublicKey.(ed25519.PublicKey); !ok || !pub.Equal(r.key.Public()) {
 		return Credential{}, xos.Errorf(xos.Invalid, "the certificate is for another key")
 	}
+	if id, err := credential.FromX509(leaf); err != nil {
+		return Credential{}, err
+	} else if id.Account != a {
+		return Credential{}, xos.Errorf(xos.Invalid, "the certificate is for %s, not for %s", id.Account, a)
+	}
 	cert, err := parseSSH(sshLine)
 	if err != nil {
 		return Credential{}, err
+	}
+	if id, err := credential.FromSSH(cert); err != nil {
+		return Credential{}, err
+	} else if own, err := ssh.NewPublicKey(r.key.Public()); err != nil || id.Account != a || !bytes.Equal(own.Marshal(), cert.Key.Marshal()) {
+		return Credential{}, xos.Errorf(xos.Invalid, "the OpenSSH certificate is not for %s, or for another key", a)
 	}
 	sshKey, err := ssh.MarshalPrivateKey(r.key, a.String())
 	if err != nil {
@@ -109,45 +120,12 @@ func (w Wallet) Store(a xos.Account, r *Request, chain [][]byte, sshLine string)
 		"cert.pem":            chainPEM,
 		"id_ed25519":          pem.EncodeToMemory(sshKey),
 		"id_ed25519.pub":      ssh.MarshalAuthorizedKey(cert.Key),
-		"id_ed25519-cert.pub": []byte(strings.TrimSpace(sshLine) + "\n"),
+		"id_ed25519-cert.pub": append(bytes.TrimSpace(ssh.MarshalAuthorizedKey(cert)), " "+a.String()+"\n"...),
 	}
 	if err := w.replace(a, files); err != nil {
 		return Credential{}, xos.Errorf(xos.KindOf(err), "writing %s: %w", w.path(a), err)
 	}
 	return w.Load(a)
-}
-
-// replace writes the files into a new folder and swaps it for the account's.
-func (w Wallet) replace(a xos.Account, files map[string][]byte) error {
-	if err := os.MkdirAll(w.dir, 0o700); err != nil {
-		return err
-	}
-	fresh, err := os.MkdirTemp(w.dir, ".new-")
-	if err != nil {
-		return err
-	}
-	defer os.RemoveAll(fresh)
-	for name, data := range files {
-		if err := os.WriteFile(filepath.Join(fresh, name), data, 0o600); err != nil {
-			return err
-		}
-	}
-	old := w.path(a)
-	aside := fresh + ".old"
-	if err := os.Rename(old, aside); err != nil && !os.IsNotExist(err) {
-		return err
-	}
-	if err := os.Rename(fresh, old); err != nil {
-		return err
-	}
-	if err := os.RemoveAll(aside); err != nil {
-		return err
-	}
-	link := filepath.Join(w.dir, ".current-"+filepath.Base(fresh))
-	if err := os.Symlink(a.String(), link); err != nil {
-		return err
-	}
-	return os.Rename(link, filepath.Join(w.dir, "current"))
 }
 
 func (w Wallet) path(a xos.Account) string { return filepath.Join(w.dir, a.String()) }

@@ -92,6 +92,7 @@ type Option func(*spec)
 type spec struct {
 	id  vom.Identity
 	key ed25519.PrivateKey
+	pub ed25519.PublicKey // certified in place of key's, if not nil
 	dns []string
 	ips []net.IP
 }
@@ -101,8 +102,11 @@ func Roles(r ...xos.RoleName) Option    { return func(s *spec) { s.id.Roles = r 
 func Home(v xos.VolumeID) Option        { return func(s *spec) { s.id.Home = v } }
 func Source(serial string) Option       { return func(s *spec) { s.id.Source = serial } }
 func Key(key ed25519.PrivateKey) Option { return func(s *spec) { s.key = key } }
-func Address(ips ...net.IP) Option      { return func(s *spec) { s.ips = ips } }
-func Names(dns ...string) Option        { return func(s *spec) { s.dns = dns } }
+func PublicKey(pub ed25519.PublicKey) Option {
+	return func(s *spec) { s.pub = pub }
+}
+func Address(ips ...net.IP) Option { return func(s *spec) { s.ips = ips } }
+func Names(dns ...string) Option   { return func(s *spec) { s.dns = dns } }
 
 // Issued sets the time of issue, which is the begin of validity too, to t and
 // the end to its ttl later.
@@ -130,6 +134,9 @@ func (a *Authority) spec(account string, opts []Option) *spec {
 	if s.key == nil {
 		_, s.key = a.newKey()
 	}
+	if s.pub == nil {
+		s.pub = s.key.Public().(ed25519.PublicKey)
+	}
 	return s
 }
 
@@ -137,7 +144,7 @@ func (a *Authority) spec(account string, opts []Option) *spec {
 func (a *Authority) SSHUser(account string, opts ...Option) (*ssh.Certificate, ed25519.PrivateKey) {
 	a.t.Helper()
 	s := a.spec(account, opts)
-	pub, err := ssh.NewPublicKey(s.key.Public())
+	pub, err := ssh.NewPublicKey(s.pub)
 	if err != nil {
 		a.t.Fatal(err)
 	}
@@ -208,7 +215,7 @@ func (a *Authority) leaf(s *spec, name string, exts []pkix.Extension, usages ...
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: usages,
 		DNSNames: s.dns, IPAddresses: s.ips, ExtraExtensions: exts,
 	}
-	c := a.sign(template, a.inter, s.key.Public(), a.key)
+	c := a.sign(template, a.inter, s.pub, a.key)
 	return tls.Certificate{Certificate: [][]byte{c.Raw, a.inter.Raw}, PrivateKey: s.key, Leaf: c}
 }
 
