@@ -453,9 +453,12 @@ func TestRootCoreIsAway(t *testing.T) {
 	if l, err := w.node1.jobs.List(t.Context(), connect.NewRequest(&xosv1.ListRequest{All: true})); err != nil || len(l.Msg.Jobs) != 1 {
 		t.Errorf("list while the core is away: %v, %v", l, err)
 	}
-	submitted := make(chan error, 1)
+	submitted, second := make(chan error, 1), ""
 	go func() {
-		_, err := w.node1.jobs.Submit(t.Context(), connect.NewRequest(spec("true")))
+		resp, err := w.node1.jobs.Submit(t.Context(), connect.NewRequest(spec("true")))
+		if err == nil {
+			second = resp.Msg.Job.Id
+		}
 		submitted <- err
 	}()
 	select {
@@ -465,8 +468,9 @@ func TestRootCoreIsAway(t *testing.T) {
 	}
 	w.StartCore()
 	if err := <-submitted; err != nil {
-		t.Errorf("when the core is back: %v", err)
+		t.Fatalf("when the core is back: %v", err)
 	}
+	w.node1.wait(second)
 	until(t, "the record of the end", func() bool { return w.node2.get(id).ExitCode == 3 })
 }
 
