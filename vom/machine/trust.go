@@ -16,6 +16,7 @@ import (
 	"strings"
 
 	"connectrpc.com/connect"
+	"golang.org/x/crypto/ssh"
 
 	"github.com/xtreemos/xos"
 	xosv1 "github.com/xtreemos/xos/api/xos/v1"
@@ -91,6 +92,12 @@ func verifies(chain []*x509.Certificate, root *x509.Certificate) error {
 	return nil
 }
 
+// CheckRoots says whether PEM texts are roots, at least one: xos.Invalid if not.
+func CheckRoots(pems []string) error {
+	_, err := parseRoots(pems)
+	return err
+}
+
 func parseRoots(pems []string) ([]*x509.Certificate, error) {
 	var roots []*x509.Certificate
 	for _, text := range pems {
@@ -103,6 +110,9 @@ func parseRoots(pems []string) ([]*x509.Certificate, error) {
 			cert, err := x509.ParseCertificate(block.Bytes)
 			if err != nil {
 				return nil, xos.Errorf(xos.Invalid, "reading a root certificate: %w", err)
+			}
+			if !cert.IsCA {
+				return nil, xos.Errorf(xos.Invalid, "the certificate of %.80q is no authority's", cert.Subject.CommonName)
 			}
 			roots = append(roots, cert)
 		}
@@ -135,6 +145,13 @@ func StoreTrust(dir string, t *xosv1.TrustResponse) error {
 		return err
 	}
 	var hosts []string
+	for _, key := range append(append([]string{}, t.SshUserCas...), t.SshHostCas...) {
+		// sshd and ssh read what is written line by line.
+		_, _, options, rest, err := ssh.ParseAuthorizedKey([]byte(key))
+		if err != nil || len(options) > 0 || len(bytes.TrimSpace(rest)) > 0 || strings.ContainsAny(strings.TrimSpace(key), "\r\n\x00") {
+			return xos.Errorf(xos.Invalid, "%.40q is no key of an OpenSSH authority", key)
+		}
+	}
 	for _, ca := range t.SshHostCas {
 		hosts = append(hosts, "@cert-authority * "+strings.TrimSpace(ca))
 	}
@@ -175,5 +192,13 @@ func ReplaceFile(path string, data []byte, mode os.FileMode) error {
 	if err := f.Sync(); err != nil {
 		return err
 	}
-	return os.Rename(f.Name(), path)
+	if err := os.Rename(f.Name(), path); err != nil {
+		return err
+	}
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	return dir.Sync()
 }

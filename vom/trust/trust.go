@@ -41,8 +41,8 @@ type Config struct {
 	HostKey, HostCert string
 	// Poll is how often news are asked for; 10 s.
 	Poll time.Duration
-	Now  func() time.Time
-	Log  *slog.Logger
+	Now  func() time.Time // time.Now
+	Log  *slog.Logger     // discards
 }
 
 // Keeper keeps the bundle. It is safe for concurrent use.
@@ -51,8 +51,11 @@ type Keeper struct {
 	verifier *credential.Verifier
 	bundle   atomic.Pointer[vom.Bundle]
 	cert     atomic.Pointer[tls.Certificate]
-	reached  atomic.Bool
-	kick     chan struct{}
+	// published is the epoch of the keys in TrustDir, 0 if it is not known.
+	// Only Run's goroutine uses it.
+	published uint64
+	reached   atomic.Bool
+	kick      chan struct{}
 
 	mu        sync.Mutex
 	listeners []func(vom.Bundle)
@@ -66,6 +69,9 @@ func Open(cfg Config) (*Keeper, error) {
 	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	k := &Keeper{cfg: cfg, kick: make(chan struct{}, 1)}
 	k.bundle.Store(&vom.Bundle{})
@@ -222,6 +228,15 @@ func (k *Keeper) take(old vom.Bundle, m *xosv1.BundleResponse) error {
 		if b.Epoch < old.Epoch {
 			return xos.Errorf(xos.Conflict, "the core's bundle has epoch %d, older than %d here", b.Epoch, old.Epoch)
 		}
+		// Without roots no news would ever be believed again.
+		if err := machine.CheckRoots(b.X509Roots); err != nil {
+			return err
+		}
+	} else if m.Epoch != old.Epoch {
+		return xos.Errorf(xos.Conflict, "the core vouches for epoch %d, but %d is here", m.Epoch, old.Epoch)
+	}
+	if err := m.Issued.CheckValid(); err != nil {
+		return xos.Errorf(xos.Invalid, "the core does not say when it vouched for the bundle: %v", err)
 	}
 	b.Issued = m.Issued.AsTime()
 	data, err := json.Marshal(b)
@@ -232,11 +247,11 @@ func (k *Keeper) take(old vom.Bundle, m *xosv1.BundleResponse) error {
 		return xos.Errorf(xos.Internal, "keeping the bundle: %w", err)
 	}
 	k.bundle.Store(&b)
+	if err := k.publish(b); err != nil {
+		k.cfg.Log.Warn("cannot write the grid's keys for sshd and ssh", "error", err)
+	}
 	if b.Epoch == old.Epoch {
 		return nil
-	}
-	if k.cfg.Publish {
-		err = machine.StoreTrust(k.cfg.TrustDir, &xosv1.TrustResponse{X509Roots: b.X509Roots, SshUserCas: b.SSHUserCAs, SshHostCas: b.SSHHostCAs})
 	}
 	k.mu.Lock()
 	listeners := append([]func(vom.Bundle){}, k.listeners...)
@@ -244,29 +259,5 @@ func (k *Keeper) take(old vom.Bundle, m *xosv1.BundleResponse) error {
 	for _, f := range listeners {
 		f(b)
 	}
-	return err
-}
-
-// renew has the certificate renewed when a third of its life is left.
-func (k *Keeper) renew(ctx context.Context, client xosv1connect.MachinesClient) {
-	leaf := k.cert.Load().Leaf
-	left := leaf.NotAfter.Sub(k.cfg.Now())
-	if left > leaf.NotAfter.Sub(leaf.NotBefore)/3 {
-		return
-	}
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
-	renewed, err := machine.Renew(ctx, client, k.cert.Load(), k.cfg.HostKey)
-	if err == nil {
-		err = renewed.Store(k.cfg.Dir)
-	}
-	if err == nil && renewed.SSHHostCertificate != "" && k.cfg.HostCert != "" {
-		err = machine.ReplaceFile(k.cfg.HostCert, []byte(renewed.SSHHostCertificate+"\n"), 0o644)
-	}
-	if err == nil {
-		err = k.loadCertificate()
-	}
-	if err != nil {
-		k.cfg.Log.Error("renewing the machine's certificate", "left", left, "error", err)
-	}
+	return nil
 }
