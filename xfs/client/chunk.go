@@ -21,13 +21,26 @@ type chunk struct {
 	dirty spans // not yet sent
 	sent  spans // being sent; must not be changed meanwhile
 	acked spans // the OSD has it, but may lose it
+	stale spans // of acked: someone else may have written over it since
 	// since is the OSD's Connections before the earliest of acked was sent.
 	since uint64
 	acks  uint64 // counts sends that were acknowledged
 }
 
 // held is everything in the chunk that readers must see.
-func (k *chunk) held() spans { return append(spans{}, k.dirty...).union(k.sent).union(k.acked) }
+func (k *chunk) held() spans {
+	held := append(spans{}, k.acked...)
+	for _, s := range k.stale {
+		held = held.remove(s.from, s.to)
+	}
+	return held.union(k.dirty).union(k.sent)
+}
+
+// cut takes a range out of what is dirty or acknowledged.
+func (k *chunk) cut(from, to int) {
+	k.dirty = k.dirty.remove(from, to)
+	k.acked, k.stale = k.acked.remove(from, to), k.stale.remove(from, to)
+}
 
 func (k *chunk) idle() bool { return len(k.dirty) == 0 && len(k.sent) == 0 && len(k.acked) == 0 }
 
@@ -61,7 +74,6 @@ func (in *inode) drop(k *chunk) {
 		return
 	}
 	delete(in.chunks, k.n)
-	in.settled(k.n)
 	chunkPool.Put(k.data) //nolint:staticcheck // a slice's header is small
 	k.data = nil
 	in.c.used.Add(-chunkSize)
@@ -70,11 +82,25 @@ func (in *inode) drop(k *chunk) {
 	in.c.mu.Unlock()
 }
 
-// settled notes that data of a chunk is no longer held here: from now on the
-// OSD's is right, and what was read from there before may be older. mu is held.
-func (in *inode) settled(n int64) {
-	in.drops++
-	delete(in.fetches, n)
+// settle lets go of acknowledged data: from now on the OSD's is right. What is
+// being read from there meanwhile may be older, so those who read it are given
+// this. mu is held.
+func (in *inode) settle(k *chunk, s span) {
+	for r := range in.readers {
+		if a, b := max(s.from, r.from), min(s.to, r.from+len(r.p)); r.n == k.n && a < b && k.stale.disjoint(a, b) {
+			r.late = append(r.late, patch{a - r.from, append([]byte(nil), k.data[a:b]...)})
+		}
+	}
+	k.acked, k.stale = k.acked.remove(s.from, s.to), k.stale.remove(s.from, s.to)
+	delete(in.fetches, k.n)
+}
+
+// overtaken notes that someone else changed the file's data: what the OSD has
+// of it is no older than what was acknowledged. mu is held.
+func (in *inode) overtaken() {
+	for _, k := range in.chunks {
+		k.stale = append(spans{}, k.acked...)
+	}
 }
 
 // sums gives the checksums of data at an offset of an object, a block each.

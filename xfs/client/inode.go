@@ -40,7 +40,7 @@ type inode struct {
 	ackEnd  int64     // end of data that the OSD has
 	chunks  map[int64]*chunk
 	fetches map[int64]*fetch
-	drops   uint64 // counts data that is no longer held here, see settled
+	readers map[*reader]struct{}
 
 	syncing sync.Mutex // one sync at a time; before gate
 	saying  sync.Mutex // one MRC.Flush at a time
@@ -140,6 +140,10 @@ func (in *inode) adopt(attr xfs.Attr, own bool) (foreign bool) {
 		in.cached = 0
 		in.fetches = nil
 		foreign = true
+	}
+	// Other changes than to the data leave size and time of writing alone.
+	if !mine && (attr.Size != in.attr.Size || !attr.Mtime.Equal(in.attr.Mtime)) {
+		in.overtaken()
 	}
 	in.attr, in.seen = attr, time.Now()
 	if in.unsaid {

@@ -51,22 +51,39 @@ func (in *inode) readChunk(ctx context.Context, p []byte, off int64, sequential 
 	if sequential && in.readAhead(ctx, number, from, p) {
 		return n, nil
 	}
-	for {
-		in.mu.Lock()
-		before := in.drops
-		in.mu.Unlock()
-		if err := in.readStorage(ctx, p, off); err != nil {
-			return 0, err
-		}
-		in.overlay(number, from, p)
-		in.mu.Lock()
-		same := in.drops == before
-		in.mu.Unlock()
-		if same {
-			return n, nil
-		}
-		// Data was sent and let go between the two: read it where it is now.
+	r := &reader{n: number, from: from, p: p}
+	in.mu.Lock()
+	if in.readers == nil {
+		in.readers = map[*reader]struct{}{}
 	}
+	in.readers[r] = struct{}{}
+	in.mu.Unlock()
+	err := in.readStorage(ctx, p, off)
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	delete(in.readers, r)
+	if err != nil {
+		return 0, err
+	}
+	for _, l := range r.late {
+		copy(p[l.at:], l.data)
+	}
+	in.overlayLocked(number, from, p)
+	return n, nil
+}
+
+// reader is a read from the OSD under way, of p at from in chunk n. late is
+// what was let go of meanwhile: it is newer than what the OSD answers with.
+type reader struct {
+	n    int64
+	from int
+	p    []byte
+	late []patch
+}
+
+type patch struct {
+	at   int
+	data []byte
 }
 
 // readAhead reads from a chunk that is being read ahead, and starts the next;
@@ -107,6 +124,11 @@ func (in *inode) readAhead(ctx context.Context, number int64, from int, p []byte
 func (in *inode) overlay(number int64, from int, p []byte) bool {
 	in.mu.Lock()
 	defer in.mu.Unlock()
+	return in.overlayLocked(number, from, p)
+}
+
+// overlayLocked is overlay for who holds mu.
+func (in *inode) overlayLocked(number int64, from int, p []byte) bool {
 	k := in.chunks[number]
 	if k == nil {
 		return false

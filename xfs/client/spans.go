@@ -63,6 +63,9 @@ func (s spans) within(from, to int) spans {
 	return out
 }
 
+// disjoint reports whether nothing of the set lies in [from, to).
+func (s spans) disjoint(from, to int) bool { return len(s.within(from, to)) == 0 }
+
 // end is the first byte after the set; 0 for the empty one.
 func (s spans) end() int {
 	if len(s) == 0 {

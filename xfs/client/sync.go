@@ -134,15 +134,20 @@ func (in *inode) syncData(ctx context.Context) (again bool, err error) {
 		}
 		return osd.Sync(ctx, capability)
 	})
-	if err != nil {
-		return false, err
-	}
 	now := osd.Connections()
 	in.mu.Lock()
 	defer in.mu.Unlock()
+	if xos.Is(err, xos.Unavailable) {
+		in.acked = time.Now() // what is kept here is tried again
+		return false, err
+	}
+	if err != nil { // it will never be durable: nothing is to wait for it
+		in.failures++
+		in.failure = err
+	}
 	for _, p := range parts {
 		lost := now != p.since
-		if !lost && p.k.acks != p.acks {
+		if err == nil && !lost && p.k.acks != p.acks {
 			// Some of it may have been acknowledged after the sync: another
 			// one will cover all.
 			in.acked = time.Now()
@@ -151,19 +156,34 @@ func (in *inode) syncData(ctx context.Context) (again bool, err error) {
 		for _, s := range p.spans {
 			// Only what is still as it was sent: not what was written over.
 			for _, x := range p.k.acked.within(s.from, s.to) {
-				p.k.acked = p.k.acked.remove(x.from, x.to)
-				in.settled(p.k.n)
-				if lost {
-					p.k.dirty = p.k.dirty.add(x.from, x.to)
-					again = true
+				if err == nil && lost {
+					again = in.resend(p.k, x) || again
 				}
+				in.settle(p.k, x)
 			}
 		}
 		if p.k.idle() {
 			in.drop(p.k)
 		}
 	}
-	return again, nil
+	return again, err
+}
+
+// resend makes dirty again what the OSD may have lost, and reports whether
+// there is any. What someone else may have written over since stays away: its
+// loss is noted as a failure. mu is held.
+func (in *inode) resend(k *chunk, lost span) bool {
+	old := k.stale.within(lost.from, lost.to)
+	again := spans{lost}
+	for _, s := range old {
+		again = again.remove(s.from, s.to)
+	}
+	k.dirty = k.dirty.union(again)
+	if len(old) > 0 {
+		in.failures++
+		in.failure = xos.Errorf(xos.Internal, "storage restarted before data was durable that another machine has changed since")
+	}
+	return len(again) > 0
 }
 
 // abandon forgets what was written: nobody will ever read it, or it cannot be
@@ -173,7 +193,7 @@ func (in *inode) abandon() {
 	defer in.gate.Unlock()
 	in.mu.Lock()
 	for _, k := range in.chunks {
-		k.dirty, k.acked = nil, nil
+		k.dirty, k.acked, k.stale = nil, nil, nil
 		in.drop(k)
 	}
 	in.unsaid = false
@@ -254,8 +274,7 @@ func (in *inode) truncate(ctx context.Context, set xfs.SetAttr) (xfs.Attr, error
 	for _, k := range in.chunks {
 		cut := *set.Size - k.n*in.chunkSize()
 		if cut < in.chunkSize() {
-			cut := int(max(cut, 0))
-			k.dirty, k.acked = k.dirty.remove(cut, chunkSize), k.acked.remove(cut, chunkSize)
+			k.cut(int(max(cut, 0)), chunkSize)
 			if k.idle() {
 				in.drop(k)
 			}

@@ -47,7 +47,7 @@ func (in *inode) writeChunk(p []byte, off int64) int {
 	}
 	copy(k.data[from:], p[:n])
 	k.dirty = k.dirty.add(from, from+n)
-	k.acked = k.acked.remove(from, from+n)
+	k.acked, k.stale = k.acked.remove(from, from+n), k.stale.remove(from, from+n)
 	delete(in.fetches, off/size)
 	now := time.Now()
 	if in.dirtied.IsZero() {

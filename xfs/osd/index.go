@@ -168,6 +168,15 @@ func (s *Store) isDeleted(id xfs.FileID) (bool, error) {
 	return true, closer.Close()
 }
 
+// unlessDeleted is nil for a file that has no data, an error for one that had.
+func (s *Store) unlessDeleted(id xfs.FileID) error {
+	deleted, err := s.isDeleted(id)
+	if err == nil && deleted {
+		err = errDeleted
+	}
+	return err
+}
+
 // markDeleted adds the note that a file was deleted to a batch.
 func markDeleted(b *pebble.Batch, id xfs.FileID) error {
 	return b.Set(fileKey('d', id), binary.BigEndian.AppendUint64(nil, uint64(time.Now().Unix())), nil)

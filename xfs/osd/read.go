@@ -16,7 +16,7 @@ func (s *Store) ReadInto(id xfs.FileID, object uint64, off int64, buf []byte) (i
 	}
 	f, err := s.get(id, false)
 	if errors.Is(err, fs.ErrNotExist) {
-		return 0, nil, nil
+		return 0, nil, s.unlessDeleted(id)
 	}
 	if err != nil {
 		return 0, nil, err

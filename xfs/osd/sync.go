@@ -17,7 +17,7 @@ import (
 func (s *Store) Sync(id xfs.FileID) error {
 	f, err := s.get(id, false)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil
+		return s.unlessDeleted(id)
 	}
 	if err != nil {
 		return err
