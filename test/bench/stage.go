@@ -64,9 +64,17 @@ func (s *stage) prepare(ctx context.Context, fresh bool) error {
 			return fmt.Errorf("holding a session of %s: %w", login, err)
 		}
 	}
-	_, err := s.as(ctx, "node1", "mkdir -p "+disk)
+	if _, err := s.as(ctx, "node1", atHome+"mkdir -p "+disk); err != nil {
+		return err
+	}
+	_, err := s.as(ctx, "node2", atHome)
 	return err
 }
+
+// atHome fails where the home is not there: a login without it is no less a
+// login, but not the one to be measured.
+const atHome = `[ "$(pwd)" = ` + home + ` ] && [ "$(findmnt -no FSTYPE -T .)" = fuse.xosfs ] || { echo "the home is not mounted" >&2; exit 1; }
+`
 
 func (s *stage) enrol(ctx context.Context) error {
 	teller := &story.Teller{Grid: s.Grid, Out: io.Discard}
