@@ -32,7 +32,7 @@ type Token string
 // Fingerprint gives the root's fingerprint in the token.
 func (t Token) Fingerprint() (string, error) {
 	parts := strings.Split(strings.TrimSpace(string(t)), ".")
-	if len(parts) != 3 || len(parts[2]) != 64 {
+	if len(parts) != 3 || parts[0] == "" || parts[1] == "" || len(parts[2]) != 64 || strings.Trim(parts[2], "0123456789abcdef") != "" {
 		return "", xos.Errorf(xos.Invalid, "this is no join token").WithHint("make one on the core: xos node token")
 	}
 	return parts[2], nil
