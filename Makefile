@@ -6,6 +6,8 @@ SHELL := /bin/bash
 export GOFLAGS := -trimpath
 # Debian has no Go as new as go.mod asks for; Go fetches it as a module.
 export GOTOOLCHAIN ?= auto
+# Where setup puts a Go if the machine's is too old even for that.
+export PATH := $(CURDIR)/build/go/bin:$(PATH)
 DIST := dist
 
 .PHONY: help
