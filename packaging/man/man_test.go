@@ -49,7 +49,8 @@ func TestProgramsAgree(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		flags := regexp.MustCompile(`(?m)^  -(\S+)`).FindAllStringSubmatch(run(t, p.program, "-help"), -1)
+		exe := built(t, p.program)
+		flags := regexp.MustCompile(`(?m)^  -(\S+)`).FindAllStringSubmatch(run(t, exe, "-help"), -1)
 		if len(flags) != len(s.flags) {
 			t.Errorf("%s has the flags %v, its page %v", p.program, flags, s.flags)
 		}
@@ -66,31 +67,41 @@ func TestProgramsAgree(t *testing.T) {
 			}
 			config += k.name + " = " + value + "\n"
 		}
-		if out := check(t, p.program, config); strings.Contains(out, "does not know") || strings.Contains(out, "reading") {
+		if out := check(t, exe, config); strings.Contains(out, "does not know") || strings.Contains(out, "reading") {
 			t.Errorf("%s refuses\n%s\n%s", p.program, config, out)
 		}
-		if out := check(t, p.program, "no_such_key = 1"); !strings.Contains(out, "does not know") {
+		if out := check(t, exe, "no_such_key = 1"); !strings.Contains(out, "does not know") {
 			t.Errorf("%s takes any key: %q", p.program, out)
 		}
 	}
 }
 
 // check has a program look at a configuration, and gives what it says.
-func check(t *testing.T, program, config string) string {
+func check(t *testing.T, exe, config string) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "config.toml")
 	if err := os.WriteFile(path, []byte(config+"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	return run(t, program, "-check-config", "-config", path)
+	return run(t, exe, "-check-config", "-config", path)
 }
 
-// run runs a program of the tree; go run keeps what it linked.
-func run(t *testing.T, program string, args ...string) string {
+// built gives a program of the tree. go run keeps what it linked, go build would
+// link anew each time.
+func built(t *testing.T, program string) string {
 	t.Helper()
-	cmd := exec.Command("go", append([]string{"run", "./cmd/" + program}, args...)...)
+	to := filepath.Join(t.TempDir(), program)
+	cmd := exec.Command("go", "run", "-exec", "cp", "./cmd/"+program, to)
 	cmd.Dir = tree
-	out, err := cmd.CombinedOutput()
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("building %s: %v\n%s", program, err, out)
+	}
+	return to
+}
+
+func run(t *testing.T, exe string, args ...string) string {
+	t.Helper()
+	out, err := exec.Command(exe, args...).CombinedOutput()
 	var refused *exec.ExitError
 	if err != nil && !errors.As(err, &refused) {
 		t.Fatal(err)
