@@ -12,20 +12,20 @@ import (
 
 // clone compares cloning a repository on a node's disk into the home with
 // cloning it into another directory of that disk. Both copy the objects: links
-// would be had on the disk alone.
+// would be had on the disk alone. The clones stay, and must be alike.
 func clone(ctx context.Context, s *stage) ([]figure, error) {
 	if _, err := s.Node("client").Input(ctx, history(), testbed.As("alice", ssh+" "+account+"@node1 '"+
 		"rm -rf "+disk+"/source && git init -q --bare -b main "+disk+"/source && git -C "+disk+"/source fast-import --quiet'")...); err != nil {
 		return nil, err
 	}
 	out, err := s.as(ctx, "node1", clock+fmt.Sprintf(`
-trap 'rm -rf clone %[1]s/clone %[1]s/source' EXIT
-timed() { rm -rf $1; now; a=$now; git clone -q --no-hardlinks %[1]s/source $1 </dev/null; now; took=$((now-a)); }
+into() { at=$(mktemp -d $1/XXXXXX); now; a=$now; git clone -q --no-hardlinks %[1]s/source $at </dev/null; now; took=$((now-a)); }
 for round in {1..3}; do
-	timed clone; ours=$took; timed %[1]s/clone; echo $ours $took
-	timed %[1]s/clone; theirs=$took; timed clone; echo $took $theirs
+	into $PWD; ours=$took; into %[1]s; echo $ours $took
+	into %[1]s; theirs=$took other=$at; into $PWD; echo $took $theirs
 done
-diff -r clone %[1]s/clone -x .git >&2`, disk))
+diff -r $other $at -x .git >&2
+git -C $at fsck --strict >&2`, disk))
 	if err != nil {
 		return nil, err
 	}

@@ -47,16 +47,14 @@ rm big?`)
 	}, nil
 }
 
-// create makes many small files in one process.
+// create makes many small files in one process. They stay: removing them takes
+// as long.
 func create(ctx context.Context, s *stage) ([]figure, error) {
 	const files = 2000
 	out, err := s.as(ctx, "node1", fmt.Sprintf(`
-trap 'rm -rf %[1]s/small small' EXIT
 for round in {1..3}; do
-	mkdir small %[1]s/small
-	ours=$(bench-create small %[2]d)
-	theirs=$(bench-create %[1]s/small %[2]d)
-	rm -r small %[1]s/small
+	ours=$(bench-create $(mktemp -d $PWD/XXXXXX) %[2]d)
+	theirs=$(bench-create $(mktemp -d %[1]s/XXXXXX) %[2]d)
 	echo $ours $theirs
 done`, disk, files))
 	if err != nil {
