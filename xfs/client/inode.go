@@ -42,6 +42,9 @@ type inode struct {
 	fetches map[int64]*fetch
 	readers map[*reader]struct{}
 
+	uncut   bool // the OSD is yet to be cut, at:
+	cut     int64
+	cutting sync.Mutex // one cutStorage at a time; after gate
 	syncing sync.Mutex // one sync at a time; before gate
 	saying  sync.Mutex // one MRC.Flush at a time
 	dirtied time.Time  // since when something is not yet written

@@ -196,6 +196,9 @@ func (in *inode) fetch(number int64) *fetch {
 // is checked against the checksum that came with it; a block damaged on its
 // way is asked for once more.
 func (in *inode) readStorage(ctx context.Context, p []byte, off int64) error {
+	if err := in.cutStorage(ctx); err != nil {
+		return err
+	}
 	object, at := in.object(off)
 	osd := in.storage()
 	for tries := 0; ; tries++ {

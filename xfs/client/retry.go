@@ -13,24 +13,6 @@ const (
 	lastWait  = time.Second
 )
 
-// impatience is a way out of waiting for a service.
-type impatience struct {
-	interrupted <-chan struct{}
-	really      func() bool
-}
-
-type impatienceKey struct{}
-
-// WithImpatience gives a context whose calls go on when interrupted, but stop
-// waiting for a service that is away, with ErrInterrupted, if really() says
-// that nobody waits for the answer any more.
-func WithImpatience(ctx context.Context, interrupted <-chan struct{}, really func() bool) context.Context {
-	return context.WithValue(ctx, impatienceKey{}, impatience{interrupted, really})
-}
-
-// ErrInterrupted ends a call whose caller has gone.
-var ErrInterrupted error = &xos.Error{Kind: xos.Unavailable, Msg: "interrupted while waiting for a service"}
-
 // outage is the time that a service has been away. Its first Config.Retry are
 // waited out; then those who ask get the error soon, until it answers again: a
 // shell at a home that is away starts in seconds, not minutes for each file.
@@ -136,8 +118,13 @@ func (c *Client) until(ctx context.Context, call func(context.Context) error, en
 	wait := firstWait
 	for {
 		attempt, cancel := context.WithTimeout(ctx, c.cfg.Attempt)
+		stop := whenGone(ctx, cancel)
 		err := call(attempt)
+		stop()
 		cancel()
+		if xos.Is(err, xos.Unavailable) && gone(ctx) {
+			return ErrInterrupted
+		}
 		if ctx.Err() != nil || enough(err) {
 			return err
 		}
@@ -152,15 +139,9 @@ func (c *Client) until(ctx context.Context, call func(context.Context) error, en
 func pause(ctx context.Context, wait time.Duration) bool {
 	timer := time.NewTimer(wait)
 	defer timer.Stop()
-	way, _ := ctx.Value(impatienceKey{}).(impatience)
 	select {
 	case <-timer.C:
-		select {
-		case <-way.interrupted:
-			return !way.really()
-		default:
-			return true
-		}
+		return !gone(ctx)
 	case <-ctx.Done():
 		return false
 	}

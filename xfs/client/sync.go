@@ -30,6 +30,9 @@ func (in *inode) sendAll(ctx context.Context) error {
 	in.mu.Lock()
 	in.dirtied = time.Time{}
 	in.mu.Unlock()
+	if err := in.cutStorage(ctx); err != nil {
+		return err
+	}
 	list := in.all(func(k *chunk) bool { return len(k.dirty) > 0 || len(k.sent) > 0 })
 	if len(list) == 1 {
 		return in.send(ctx, list[0])
@@ -196,7 +199,7 @@ func (in *inode) abandon() {
 		k.dirty, k.acked, k.stale = nil, nil, nil
 		in.drop(k)
 	}
-	in.unsaid = false
+	in.unsaid, in.uncut = false, false
 	in.dirtied, in.acked = time.Time{}, time.Time{}
 	in.mu.Unlock()
 	in.c.mu.Lock()
@@ -224,7 +227,7 @@ func (c *Client) age(pressed bool, work *sync.WaitGroup) {
 		if start {
 			in.working = true
 		}
-		done := len(in.chunks) == 0 && !in.unsaid
+		done := len(in.chunks) == 0 && !in.unsaid && !in.uncut
 		in.mu.Unlock()
 		if done {
 			c.mu.Lock()
@@ -248,62 +251,4 @@ func (c *Client) age(pressed bool, work *sync.WaitGroup) {
 			in.mu.Unlock()
 		})
 	}
-}
-
-// truncate sets the size: at the MRC, then at the OSD. Everything written
-// before is sent first, so that no old write arrives after it.
-func (in *inode) truncate(ctx context.Context, set xfs.SetAttr) (xfs.Attr, error) {
-	if *set.Size < 0 || *set.Size > maxSize {
-		return xfs.Attr{}, xos.Errorf(xos.TooLarge, "a file has at most %d bytes", int64(maxSize))
-	}
-	if err := in.flush(ctx); err != nil && !xos.Is(err, xos.TooLarge) {
-		return xfs.Attr{}, err // on a full disk truncating is the way out
-	}
-	in.gate.Lock()
-	defer in.gate.Unlock()
-	if err := in.flushLocked(ctx); err != nil && !xos.Is(err, xos.TooLarge) {
-		return xfs.Attr{}, err
-	}
-	req := in.c.request()
-	attr, err := retry1(ctx, in.c, func(ctx context.Context) (xfs.Attr, error) { return in.c.mrc.Setattr(ctx, req, in.ino, set) })
-	if err != nil {
-		return xfs.Attr{}, err
-	}
-	in.mu.Lock()
-	shrinks := *set.Size < max(in.size, in.ackEnd)
-	for _, k := range in.chunks {
-		cut := *set.Size - k.n*in.chunkSize()
-		if cut < in.chunkSize() {
-			k.cut(int(max(cut, 0)), chunkSize)
-			if k.idle() {
-				in.drop(k)
-			}
-		}
-	}
-	in.size, in.unsaid = attr.Size, false
-	in.ackEnd = min(in.ackEnd, attr.Size)
-	in.fetches = nil
-	in.mu.Unlock()
-	if !shrinks {
-		return attr, nil
-	}
-	err = in.c.persist(ctx, func(ctx context.Context) error {
-		capability, err := in.capability(ctx, xfs.MayWrite)
-		if err != nil {
-			return err
-		}
-		return in.storage().Truncate(ctx, capability, *set.Size, in.layout.ObjectSize)
-	})
-	return attr, err
-}
-
-// flushLocked is flush for who holds the gate: the little that was written
-// between.
-func (in *inode) flushLocked(ctx context.Context) error {
-	for _, k := range in.all(func(k *chunk) bool { return len(k.dirty) > 0 }) {
-		if err := in.send(ctx, k); err != nil {
-			return err
-		}
-	}
-	return nil
 }

@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/xtreemos/xos"
@@ -10,6 +11,9 @@ import (
 
 // maxSize bounds files: offsets fit the numbers of objects and blocks.
 const maxSize = 1 << 46
+
+// ErrFileTooLarge is said of sizes and offsets that no file has.
+var ErrFileTooLarge error = &xos.Error{Kind: xos.TooLarge, Msg: "a file has at most 64 TiB"}
 
 // WriteAt writes; the data is sent later. An earlier write's failure is
 // reported by this one.
@@ -20,29 +24,43 @@ func (f *File) WriteAt(ctx context.Context, p []byte, off int64) (int, error) {
 	if err := f.failed(); err != nil {
 		return 0, err
 	}
-	if off < 0 || off+int64(len(p)) > maxSize {
-		return 0, xos.Errorf(xos.TooLarge, "a file has at most %d bytes", int64(maxSize))
+	if off < 0 || off > maxSize-int64(len(p)) {
+		return 0, ErrFileTooLarge
 	}
 	in := f.in
 	done := 0
 	for done < len(p) {
-		in.c.waitForRoom() // without the gate, which making room needs
-		in.gate.RLock()
-		done += in.writeChunk(p[done:], off+int64(done))
-		in.gate.RUnlock()
+		err := in.c.waitForRoom(ctx) // without the gate, which making room needs
+		if err == nil {
+			var n int
+			in.gate.RLock()
+			n, err = in.writeChunk(ctx, p[done:], off+int64(done))
+			in.gate.RUnlock()
+			done += n
+		}
+		if err != nil && done > 0 {
+			return done, nil
+		}
+		if err != nil {
+			return 0, err
+		}
 	}
 	return done, nil
 }
 
 // writeChunk takes in what of p falls into one chunk.
-func (in *inode) writeChunk(p []byte, off int64) int {
+func (in *inode) writeChunk(ctx context.Context, p []byte, off int64) (int, error) {
 	size := in.chunkSize()
 	from := int(off % size)
 	n := min(len(p), int(size)-from)
 	in.mu.Lock()
 	k := in.chunk(off / size)
 	for len(k.sent.within(from, from+n)) > 0 {
-		in.cond.Wait() // what is on its way must stay as its checksum says
+		// What is on its way must stay as its checksum says.
+		if err := await(ctx, in.cond); err != nil {
+			in.mu.Unlock()
+			return 0, err
+		}
 		k = in.chunk(off / size)
 	}
 	copy(k.data[from:], p[:n])
@@ -62,7 +80,7 @@ func (in *inode) writeChunk(p []byte, off int64) int {
 	if full {
 		in.sendSoon(k)
 	}
-	return n
+	return n, nil
 }
 
 // activate has the background work look after the inode.
@@ -92,9 +110,9 @@ func (in *inode) sendSoon(k *chunk) {
 }
 
 // waitForRoom holds a writer back while too much is held.
-func (c *Client) waitForRoom() {
+func (c *Client) waitForRoom(ctx context.Context) error {
 	if c.used.Load() < c.cfg.Buffers {
-		return
+		return nil
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -103,8 +121,11 @@ func (c *Client) waitForRoom() {
 		case c.kick <- struct{}{}:
 		default:
 		}
-		c.room.Wait()
+		if err := await(ctx, c.room); err != nil {
+			return err
+		}
 	}
+	return nil
 }
 
 // send sends what is dirty in a chunk. An error that will not pass is noted:
@@ -114,7 +135,10 @@ func (in *inode) send(ctx context.Context, k *chunk) error {
 	for {
 		in.mu.Lock()
 		for len(k.sent) > 0 {
-			in.cond.Wait()
+			if err := await(ctx, in.cond); err != nil {
+				in.mu.Unlock()
+				return err
+			}
 		}
 		todo := k.dirty
 		if len(todo) == 0 || k.data == nil {
@@ -123,7 +147,12 @@ func (in *inode) send(ctx context.Context, k *chunk) error {
 		}
 		k.sent, k.dirty = todo, nil
 		in.mu.Unlock()
-		before, err := in.sendSpans(ctx, k, todo)
+		err := in.cutStorage(ctx)
+		var before uint64
+		if err == nil {
+			before, err = in.sendSpans(ctx, k, todo)
+		}
+		left := false
 		in.mu.Lock()
 		k.sent = nil
 		if err == nil {
@@ -139,6 +168,12 @@ func (in *inode) send(ctx context.Context, k *chunk) error {
 			if in.acked.IsZero() {
 				in.acked = time.Now()
 			}
+		} else if left = errors.Is(err, ErrInterrupted) || ctx.Err() != nil; left {
+			// Only who asked for it has gone: it is sent later.
+			k.dirty = k.dirty.union(todo)
+			if in.dirtied.IsZero() {
+				in.dirtied = time.Now()
+			}
 		} else {
 			in.failures++
 			in.failure = err
@@ -148,6 +183,9 @@ func (in *inode) send(ctx context.Context, k *chunk) error {
 		}
 		in.cond.Broadcast()
 		in.mu.Unlock()
+		if left {
+			return err
+		}
 		if err != nil {
 			in.c.deps.Log.Error("data could not be written back", "inode", in.ino, "error", err)
 			return err

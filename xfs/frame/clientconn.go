@@ -3,6 +3,7 @@ package frame
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"io"
 	"net"
 	"sync"
@@ -59,11 +60,25 @@ func (c *clientConn) fail(err error) {
 	c.waiting = nil
 	close(c.done)
 	c.mu.Unlock()
-	c.Conn.Close()
+	abort(c.Conn)
 	for _, w := range waiting {
 		w.err = err
 		close(w.done)
 	}
+}
+
+// abort closes a connection, and drops what the network has not yet taken: a
+// request that failed here must not arrive later, after its repetition.
+func abort(conn net.Conn) {
+	raw := conn
+	if t, ok := conn.(*tls.Conn); ok {
+		raw = t.NetConn()
+	}
+	if t, ok := raw.(*net.TCPConn); ok {
+		t.SetLinger(0)
+	}
+	raw.Close()
+	conn.Close()
 }
 
 func (c *clientConn) do(ctx context.Context, call Call, result func([]byte) error) (int, error) {
@@ -197,7 +212,9 @@ func (c *clientConn) watch() {
 		switch {
 		case waits && silent > breakAfter:
 			c.fail(unavailable(nil, "the server does not answer"))
-		case waits && silent > pingAfter:
+		case waits && silent > pingAfter && c.write.TryLock():
+			// Else a frame is being written, which does not wait for ever.
+			c.write.Unlock()
 			if err := c.send(header{code: uint8(opPing)}, nil, nil); err != nil {
 				c.fail(unavailable(err, "the connection to the server broke"))
 			}

@@ -16,7 +16,16 @@ import (
 	"github.com/xtreemos/xos/xfs/xfstest"
 )
 
-func TestMain(m *testing.M) { xfstest.Main(m) }
+func TestMain(m *testing.M) {
+	if os.Getenv(writerVariable) != "" {
+		if err := writeOn(os.Args[1:]); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	xfstest.Main(m)
+}
 
 func must(t *testing.T, err error) {
 	t.Helper()

@@ -115,6 +115,8 @@ func errno(err error) gofuse.Status {
 		return gofuse.OK
 	case errors.Is(err, client.ErrInterrupted):
 		return gofuse.EINTR
+	case errors.Is(err, client.ErrFileTooLarge):
+		return gofuse.Status(syscall.EFBIG)
 	case errors.Is(err, xfs.ErrNotEmpty):
 		return gofuse.Status(syscall.ENOTEMPTY)
 	case errors.Is(err, xfs.ErrNotDir):

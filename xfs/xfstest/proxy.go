@@ -19,7 +19,7 @@ type Proxy struct {
 	refuse  bool
 	stalled bool
 	closed  bool
-	budget  int64 // bytes until all is cut; -1: no end
+	budget  int64 // bytes until all is broken; -1: no end
 }
 
 type pair struct{ client, server net.Conn }
@@ -79,9 +79,9 @@ func (p *Proxy) Cut() {
 	p.breakAll()
 }
 
-// CutAfter cuts, in the middle of whatever it is, when n more bytes have
+// BreakAfter breaks, in the middle of whatever it is, when n more bytes have
 // passed, in both directions together.
-func (p *Proxy) CutAfter(n int64) {
+func (p *Proxy) BreakAfter(n int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.budget = n
@@ -187,7 +187,7 @@ func (p *Proxy) admit(c *pair, n int) int {
 	}
 	n = int(min(int64(n), p.budget))
 	if p.budget -= int64(n); p.budget == 0 {
-		p.refuse = true
+		p.budget = -1
 		go p.Break() // after these bytes
 	}
 	return n
