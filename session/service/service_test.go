@@ -462,6 +462,37 @@ func TestRootAdmit(t *testing.T) {
 	}
 }
 
+// TestRootLoginAfterJob: a job's credential is younger than the certificate of
+// a login, which still serves after both have ended.
+func TestRootLoginAfterJob(t *testing.T) {
+	s := newStage(t)
+	ctx := context.Background()
+	now := time.Now().Truncate(time.Second)
+	cert, _ := s.ca.SSHUser("alice@physics", credtest.Issued(now.Add(-time.Minute), time.Hour))
+	login, reply, err := s.open(alice, cert)
+	if err != nil || reply.Message != "" {
+		t.Fatalf("%q, %v", reply.Message, err)
+	}
+	pair := s.ca.Delegated("alice@physics", "node1", credtest.Issued(now, 59*time.Minute))
+	id, err := credential.FromX509(pair.Leaf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, release, err := s.Admit(ctx, id, session.Credential{Certificate: pair, Identity: id})
+	if err != nil {
+		t.Fatal(err)
+	}
+	kill(login)
+	release()
+	s.eventually("all is put away", func() bool { return !s.mounts.has("home-physics-alice") })
+	if _, reply, err := s.open(alice, cert); err != nil || reply.Message != "" {
+		t.Errorf("the next login: %q, %v", reply.Message, err)
+	}
+	if !s.mounts.has("home-physics-alice") {
+		t.Error("it has no home")
+	}
+}
+
 func TestRootHomeIsNotLedAstray(t *testing.T) {
 	s := newStage(t)
 	elsewhere := t.TempDir()

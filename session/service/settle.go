@@ -49,9 +49,11 @@ func (s *Service) settle(ctx context.Context, who vom.Identity, uid uint32, show
 	// be shown after it.
 	if !who.Issued.Before(p.who.Issued) {
 		p.who, p.groups = who, groups
-		if len(shown) > 0 {
-			p.shown, p.until = shown, who.NotAfter
-		}
+	}
+	// Credentials are got with the certificate that lasts longest. A job's may
+	// be newer than it, and shows none.
+	if len(shown) > 0 && (len(p.shown) == 0 || !who.NotAfter.Before(p.until)) {
+		p.shown, p.until = shown, who.NotAfter
 	}
 	s.mu.Unlock()
 	if err = s.save(p); err != nil {
