@@ -99,7 +99,7 @@ func (f *File) Flush(ctx context.Context) error {
 	if f.rights&xfs.MayWrite == 0 {
 		return nil
 	}
-	err := f.in.flush(ctx)
+	err := f.in.c.detached(ctx, f.in, f.in.flush)
 	if failed := f.failed(); failed != nil {
 		return failed
 	}
@@ -108,7 +108,7 @@ func (f *File) Flush(ctx context.Context) error {
 
 // Sync makes everything durable.
 func (f *File) Sync(ctx context.Context) error {
-	err := f.in.sync(ctx)
+	err := f.in.c.detached(ctx, f.in, f.in.sync)
 	if failed := f.failed(); failed != nil {
 		return failed
 	}

@@ -51,13 +51,18 @@ func (in *inode) truncateNow(ctx context.Context, set xfs.SetAttr) (xfs.Attr, er
 			}
 		}
 	}
-	in.size, in.unsaid = attr.Size, false
+	in.unsaid = false
+	foreign := in.adopt(attr, true) // the caller may have gone
+	in.size = attr.Size
 	in.ackEnd = min(in.ackEnd, attr.Size)
 	in.fetches = nil
 	if shrinks && (!in.uncut || *set.Size < in.cut) {
 		in.uncut, in.cut, in.dirtied = true, *set.Size, time.Now()
 	}
 	in.mu.Unlock()
+	if foreign {
+		in.c.deps.Changed(in.ino)
+	}
 	if !shrinks {
 		return attr, nil
 	}

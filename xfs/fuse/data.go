@@ -6,6 +6,7 @@ import (
 	gofuse "github.com/hanwen/go-fuse/v2/fuse"
 
 	"github.com/xtreemos/xos/xfs"
+	"github.com/xtreemos/xos/xfs/client"
 )
 
 // rights of an open mode. A writer may read: the kernel reads pages that it
@@ -74,7 +75,14 @@ func (fs *FS) Flush(cancel <-chan struct{}, in *gofuse.FlushIn) gofuse.Status {
 	if f == nil {
 		return gofuse.EBADF
 	}
-	return fs.status("flush", in.NodeId, f.Flush(fs.context(cancel, in.Pid)))
+	ctx := fs.context(cancel, in.Pid)
+	if killed(in.Pid) {
+		// The kernel closes its files, and nobody is to wait for that.
+		over := make(chan struct{})
+		close(over)
+		ctx = client.WithImpatience(ctx, over, func() bool { return true })
+	}
+	return fs.status("flush", in.NodeId, f.Flush(ctx))
 }
 
 func (fs *FS) Fsync(cancel <-chan struct{}, in *gofuse.FsyncIn) gofuse.Status {
