@@ -155,20 +155,20 @@ func (f *file) usable() error {
 }
 
 // readSlot reads and verifies a block. mu is held, shared at least.
-func (f *file) readSlot(e entry, buf []byte) ([]byte, error) {
+func (f *file) readSlot(at place, e entry, buf []byte) ([]byte, error) {
 	buf = buf[:e.length]
 	switch _, err := f.data.ReadAt(buf, e.slot*xfs.BlockSize); {
 	case errors.Is(err, io.EOF):
-		return nil, f.corrupt()
+		return nil, f.corrupt(at)
 	case err != nil:
 		return nil, diskError(err)
 	}
 	if crc32.Checksum(buf, castagnoli) != e.sum {
-		return nil, f.corrupt()
+		return nil, f.corrupt(at)
 	}
 	return buf, nil
 }
 
-func (f *file) corrupt() error {
-	return fmt.Errorf("inode %d of volume %s: %w", f.id.Inode, f.id.Volume, xfs.ErrCorrupt)
+func (f *file) corrupt(at place) error {
+	return fmt.Errorf("volume %s, inode %d, object %d, block %d: %w", f.id.Volume, f.id.Inode, at.object, at.block, xfs.ErrCorrupt)
 }

@@ -49,13 +49,13 @@ func (s *Store) ReadInto(id xfs.FileID, object uint64, off int64, buf []byte) (i
 			continue
 		}
 		if p.from == 0 && int(e.length) == len(out) {
-			if _, err := f.readSlot(e, out); err != nil {
+			if _, err := f.readSlot(place{object, p.block}, e, out); err != nil {
 				return 0, nil, err
 			}
 			sums = append(sums, e.sum)
 			continue
 		}
-		block, err := f.readSlot(e, mem[:])
+		block, err := f.readSlot(place{object, p.block}, e, mem[:])
 		if err != nil {
 			return 0, nil, err
 		}

@@ -70,7 +70,7 @@ func (f *file) cutAt(last place, keep int32) error {
 				continue
 			}
 			var mem [xfs.BlockSize]byte
-			block, err := f.readSlot(e, mem[:])
+			block, err := f.readSlot(p, e, mem[:])
 			if err != nil {
 				return err
 			}

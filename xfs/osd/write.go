@@ -78,7 +78,7 @@ func (f *file) writeParts(object uint64, list []part, slots []int64, data []byte
 	for i := 0; i < len(list); {
 		p := list[i]
 		if old, merge := f.merges(object, p); merge {
-			e, err := f.mergePart(old, p, slots[i], data)
+			e, err := f.mergePart(place{object, p.block}, old, p, slots[i], data)
 			if err != nil {
 				return err
 			}
@@ -115,11 +115,11 @@ func (f *file) merges(object uint64, p part) (old entry, merge bool) {
 
 // mergePart writes a block that is partly old, partly new. The old part is
 // verified first; between the two there are zeroes.
-func (f *file) mergePart(old entry, p part, slot int64, data []byte) (entry, error) {
+func (f *file) mergePart(at place, old entry, p part, slot int64, data []byte) (entry, error) {
 	var mem [xfs.BlockSize]byte
 	if old.length > 0 {
 		f.mu.RLock()
-		_, err := f.readSlot(old, mem[:])
+		_, err := f.readSlot(at, old, mem[:])
 		f.mu.RUnlock()
 		if err != nil {
 			return entry{}, err
