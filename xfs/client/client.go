@@ -72,6 +72,8 @@ type Deps struct {
 	// Changed, which may be nil, is told of files that someone else changed,
 	// so that cached data is dropped. No locks are held.
 	Changed func(xfs.Inode)
+	// Close, which may be nil, ends the connections when the Client is closed.
+	Close func()
 	// Log gets what nobody waits for: failures of background work.
 	Log *slog.Logger
 }
@@ -114,6 +116,9 @@ func New(cfg Config, deps Deps) *Client {
 	}
 	if cfg.ReadAhead == 0 {
 		cfg.ReadAhead = 32 << 20
+	}
+	if deps.Close == nil {
+		deps.Close = func() {}
 	}
 	if deps.Changed == nil {
 		deps.Changed = func(xfs.Inode) {}
@@ -163,6 +168,7 @@ func (c *Client) Run(ctx context.Context) error {
 // Close makes everything durable that can be; no File may be used any more.
 // Its error is the first that lost data.
 func (c *Client) Close(ctx context.Context) error {
+	defer c.deps.Close()
 	var first error
 	for {
 		var todo *inode

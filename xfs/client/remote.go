@@ -30,7 +30,10 @@ func (r Remote) Deps() Deps {
 		return (&tls.Dialer{Config: r.TLSMRC}).DialContext(ctx, "tcp", r.MRC)
 	})
 	p := &pool{tls: r.TLSStorage, osds: map[string]*remoteOSD{}}
-	return Deps{MRC: frame.NewMRC(mrc, r.Volume), Storage: p.get, Log: r.Log}
+	return Deps{MRC: frame.NewMRC(mrc, r.Volume), Storage: p.get, Log: r.Log, Close: func() {
+		mrc.Close()
+		p.close()
+	}}
 }
 
 // pool has one connection for each OSD.
@@ -46,16 +49,26 @@ func (p *pool) get(at xfs.Target) Storage {
 	o := p.osds[at.OSD]
 	if o == nil {
 		o = &remoteOSD{tls: p.tls}
-		o.OSD = frame.NewOSD(frame.NewClient(o.dial))
+		o.conn = frame.NewClient(o.dial)
+		o.OSD = frame.NewOSD(o.conn)
 		p.osds[at.OSD] = o
 	}
 	o.address.Store(&at.Address) // an OSD may have moved
 	return o
 }
 
+func (p *pool) close() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, o := range p.osds {
+		o.conn.Close()
+	}
+}
+
 // remoteOSD is an OSD that counts its connections.
 type remoteOSD struct {
 	xfs.OSD
+	conn    *frame.Client
 	tls     *tls.Config
 	address atomic.Pointer[string]
 	made    atomic.Uint64

@@ -18,11 +18,16 @@ import (
 )
 
 // mount mounts the volume as it is on a machine, for the process's own uid.
-func mount(t *testing.T, s *xfstest.Services, node xos.NodeID) string {
+func mount(t testing.TB, s *xfstest.Services, node xos.NodeID) string {
+	t.Helper()
+	return mountOf(t, s.Client(node, client.Config{}))
+}
+
+// mountOf mounts what a client has until the test's end.
+func mountOf(t testing.TB, c *client.Client) string {
 	t.Helper()
 	need.Root(t)
 	need.File(t, "/dev/fuse")
-	c := s.Client(node, client.Config{})
 	fs := fuse.New(c, fuse.Identity{Account: "alice@physics", UID: uint32(os.Getuid()), GID: uint32(os.Getgid())}, slog.New(slog.DiscardHandler))
 	dir := t.TempDir()
 	server, err := fuse.Mount(fs, xfstest.Volume, dir)

@@ -180,9 +180,14 @@ func (s *Services) Remote(node xos.NodeID) client.Remote {
 // Client gives a running client of the volume on a machine; it is closed at
 // the test's end.
 func (s *Services) Client(node xos.NodeID, cfg client.Config) *client.Client {
+	return s.ClientOf(s.t, node, cfg)
+}
+
+// ClientOf is Client for another test than that of the services.
+func (s *Services) ClientOf(t testing.TB, node xos.NodeID, cfg client.Config) *client.Client {
 	c := client.New(cfg, s.Remote(node).Deps())
 	stop := s.run(c.Run)
-	s.t.Cleanup(func() {
+	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 		defer cancel()
 		c.Close(ctx)
