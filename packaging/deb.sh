@@ -28,14 +28,15 @@ go_build() { # CGO OUTPUT PACKAGE
 bin=$work/bin
 mkdir -p "$bin"
 echo "building programs"
-for c in xos xos-core xos-node xos-osd mount.xosfs xos-principals; do
+for c in xos xos-core xos-node xos-osd mount.xosfs; do
 	go_build 0 "$bin/$c" "./cmd/$c"
 done
 go_build 1 "$bin/xos-job" ./cmd/xos-job # its first steps in a container are C
 strip --strip-unneeded "$bin/xos-job"
 nss_xos/build.sh "$bin/libnss_xos.so.2"
 pam_xos/build.sh "$bin/pam_xos.so"
-strip --strip-unneeded "$bin/libnss_xos.so.2" "$bin/pam_xos.so"
+principals_xos/build.sh "$bin/xos-principals" "$version"
+strip --strip-unneeded "$bin/libnss_xos.so.2" "$bin/pam_xos.so" "$bin/xos-principals"
 
 lib=usr/lib/$(dpkg-architecture -qDEB_HOST_MULTIARCH)
 place() { # PACKAGE MODE FILE TARGET

@@ -49,7 +49,7 @@ func TestRootLogin(t *testing.T) {
 		}
 	}
 	build("xos-core", "go", "build", "-o", filepath.Join(dir, "xos-core"), "./cmd/xos-core")
-	build("xos-principals", "go", "build", "-o", filepath.Join(dir, "xos-principals"), "./cmd/xos-principals")
+	build("xos-principals", "sh", "principals_xos/build.sh", filepath.Join(dir, "xos-principals"))
 	build("xos-node", "go", "build", "-o", filepath.Join(dir, "xos-node"), "./cmd/xos-node")
 	build("libnss_xos", "sh", "nss_xos/build.sh", filepath.Join(dir, "libnss_xos.so.2"))
 	build("pam_xos", "sh", "pam_xos/build.sh", filepath.Join(dir, "pam_xos.so"))

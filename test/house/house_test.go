@@ -141,7 +141,6 @@ var links = []struct{ binary, banned, reason string }{
 	{"cmd/mount.xosfs", "github.com/cockroachdb/pebble", "a mount stores nothing"},
 	{"cmd/xos", "github.com/smallstep/certificates", "the command line is small and starts quickly"},
 	{"cmd/xos", "github.com/nats-io", "the command line is small and starts quickly"},
-	{"cmd/xos-principals", "connectrpc.com/connect", "sshd waits for it twice at each login"},
 }
 
 func TestBinariesLink(t *testing.T) {

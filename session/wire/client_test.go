@@ -12,8 +12,8 @@ import (
 // connectTime is how long the server's queue may keep a client waiting.
 const connectTime = 200 * time.Millisecond
 
-// Client asks the session service from Go programs; the modules have their
-// own client in C.
+// Client is a second reader of the protocol, for tests; the modules and
+// xos-principals have theirs in C.
 type Client struct {
 	// Path of the socket.
 	Path string

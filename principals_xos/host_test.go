@@ -1,4 +1,4 @@
-package main_test
+package principals_test
 
 import (
 	"bytes"
@@ -26,10 +26,7 @@ type host struct {
 func newHost(t *testing.T) host {
 	t.Helper()
 	r := wiretest.NewRoom(t, "files")
-	out, err := exec.Command("go", "build", "-o", filepath.Join(r.Lib, "xos-principals"), ".").CombinedOutput()
-	if err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
+	r.Build(t, "build.sh", "xos-principals")
 	return host{r, r.Log(t)}
 }
 
@@ -103,7 +100,7 @@ func TestRootPrincipals(t *testing.T) {
 		{"long", strings.Repeat("a", 1000) + "@physics", "AAAA", "", nil,
 			result{Exit: 1, Log: []string{refusal + `"` + strings.Repeat("a", 80) + `" refused: no such name`}}},
 		{"huge key", "alice@physics", strings.Repeat("A", 70000), "alice@physics", nil,
-			result{Exit: 1, Log: []string{refusal + `"alice@physics" refused: "` + strings.Repeat("A", 40) + `" cannot be sent`}}},
+			result{Exit: 1, Log: []string{refusal + `"alice@physics" refused: its key of 70000 bytes cannot be sent`}}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s := &wiretest.Service{Principal: func(p wire.Peer, q wire.PrincipalsRequest) (string, error) {
@@ -126,7 +123,7 @@ func TestRootPrincipals(t *testing.T) {
 		if err == nil || err.Error() != "exit status 1" {
 			t.Errorf("it ends with %v", err)
 		}
-		if log := strings.Join(h.log.Entries(t), ""); !strings.Contains(log, "no space left") {
+		if log := strings.Join(h.log.Entries(t), ""); !strings.Contains(log, "No space left") {
 			t.Errorf("it logged %q", log)
 		}
 	})
@@ -148,14 +145,14 @@ func TestRootWithoutService(t *testing.T) {
 		log   string
 		most  time.Duration
 	}{
-		{"dead", nil, "session service: dial unix /run/xos/shim.sock: connect: no such file or directory", 0},
-		{"closing", func(*net.UnixConn) {}, "session service: ", 0},
-		{"wedged", func(c *net.UnixConn) { c.Read(make([]byte, 4096)); c.Read(make([]byte, 1)) }, "i/o timeout", 5 * time.Second},
-		{"two answers", answering(0, "alice@physics", "root"), "malformed fields", 0},
-		{"no answer", answering(0), "malformed fields", 0},
-		{"NUL", answering(0, "alice@physics\x00"), "malformed fields", 0},
+		{"dead", nil, "no answer from the session service (xos-node): No such file or directory", 0},
+		{"closing", func(*net.UnixConn) {}, "no answer from the session service (xos-node): ", 0},
+		{"wedged", func(c *net.UnixConn) { c.Read(make([]byte, 4096)); c.Read(make([]byte, 1)) }, "timed out", 5 * time.Second},
+		{"two answers", answering(0, "alice@physics", "root"), "malformed reply", 0},
+		{"no answer", answering(0), "malformed reply", 0},
+		{"NUL", answering(0, "alice@physics\x00"), "malformed reply", 0},
 		{"unknown status", answering(77, "alice@physics"), "alice@physics", 0},
-		{"takes the terminal", answering(2, "\x1b[2J\x00"), "malformed fields", 0},
+		{"takes the terminal", answering(2, "\x1b[2J\x00"), "malformed reply", 0},
 		{"takes the terminal still", answering(2, "\x1b[2J\rno"), "refused:  [2J no", 0},
 	} {
 		t.Run(c.name, func(t *testing.T) {
