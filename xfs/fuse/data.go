@@ -1,6 +1,7 @@
 package fuse
 
 import (
+	"context"
 	"syscall"
 
 	gofuse "github.com/hanwen/go-fuse/v2/fuse"
@@ -75,13 +76,12 @@ func (fs *FS) Flush(cancel <-chan struct{}, in *gofuse.FlushIn) gofuse.Status {
 	if f == nil {
 		return gofuse.EBADF
 	}
-	ctx := fs.context(cancel, in.Pid)
-	if killed(in.Pid) {
-		// The kernel closes its files, and nobody is to wait for that.
-		over := make(chan struct{})
-		close(over)
-		ctx = client.WithImpatience(ctx, over, func() bool { return true })
-	}
+	// A killed process's files are closed by the kernel, which interrupts no
+	// more: whether that is so is looked at while it waits. Not before, for
+	// what tells it may itself wait for a process that closes files by exec.
+	over := make(chan struct{})
+	close(over)
+	ctx := client.WithImpatience(context.Background(), over, func() bool { return killed(in.Pid) })
 	return fs.status("flush", in.NodeId, f.Flush(ctx))
 }
 
