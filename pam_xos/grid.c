@@ -43,6 +43,8 @@ void request_start(pam_handle_t *pamh, const char *user, struct xos_out *q)
 
 void request_free(struct xos_out *q)
 {
+	if (q->b != NULL)
+		explicit_bzero(q->b, q->len); /* there may be a password in it */
 	free(q->b);
 	q->b = NULL;
 }

@@ -8,17 +8,20 @@
 // xos-node is in. A grid user's name has the form user@vo and, if it has a uid,
 // one in the range of grid ids.
 //
-//   - auth: PAM_AUTH_ERR, with a message where to go. The certificate is
-//     checked by sshd and xos-principals before PAM.
+//   - auth: asks for the grid password, which xos-node has the core check.
+//     PAM_AUTH_ERR where that is wrong, PAM_AUTHINFO_UNAVAIL where xos-node or
+//     the core does not answer or too many were wrong. A certificate is checked
+//     by sshd and xos-principals before PAM, and without this.
 //   - account: xos-node decides by name; without xos-node
 //     PAM_AUTHINFO_UNAVAIL. Whatever can be refused must be refused here,
 //     because sshd goes on with a connection whose session was not opened;
 //     what is found wrong only in the session, where the certificate can be
 //     seen for the first time, makes xos-node kill the login process, besides
 //     answering with an error.
-//   - session: gives SSH_AUTH_INFO_0 to xos-node, enters the mount namespace
+//   - session: gives SSH_AUTH_INFO_0 to xos-node, which knows the process that
+//     has shown a password, enters the mount namespace
 //     that came back, sets the session's environment; on close tells xos-node.
-//   - setcred does nothing, chauthtok refuses.
+//   - setcred does nothing, chauthtok refuses and says what to do.
 //
 // The stack of a service is
 //

@@ -73,7 +73,16 @@ func (m *Map) Known(a xos.Account) bool {
 // xos.Unavailable if p may have been told another id; then the login must not
 // go on.
 func (m *Map) Commit(ctx context.Context, a xos.Account, p process.ID) (uint32, error) {
+	if err := m.Settled(a, p); err != nil {
+		return 0, err
+	}
+	return m.settle(ctx, a)
+}
+
+// Settled says whether Commit would now be refused, and why.
+func (m *Map) Settled(a xos.Account, p process.ID) error {
 	m.mu.Lock()
+	defer m.mu.Unlock()
 	told := max(m.start, m.dropped[m.bucket(a)])
 	if d, ok := m.users[a.String()]; ok {
 		if d.Boot == m.boot {
@@ -84,15 +93,13 @@ func (m *Map) Commit(ctx context.Context, a xos.Account, p process.ID) (uint32, 
 	} else if r, ok := m.held.all[a]; ok {
 		told = min(told, r.since)
 	} else {
-		m.mu.Unlock()
-		return 0, xos.Errorf(xos.Unavailable, "no uid is reserved for %s: this machine's service was restarted during the login", a).
+		return xos.Errorf(xos.Unavailable, "no uid is reserved for %s: this machine's service was restarted during the login", a).
 			WithHint("log in again")
 	}
-	m.mu.Unlock()
 	if p.Start <= told {
-		return 0, xos.Errorf(xos.Unavailable, "this login began before the uid of %s was settled", a).WithHint("log in again")
+		return xos.Errorf(xos.Unavailable, "this login began before the uid of %s was settled", a).WithHint("log in again")
 	}
-	return m.settle(ctx, a)
+	return nil
 }
 
 // Admit makes an account's id durable for a job, which is told it afterwards.

@@ -37,6 +37,42 @@ func Of(pid int) (ID, error) {
 	return ID{PID: pid, Start: start}, nil
 }
 
+// Parent names the parent of a running process; xos.NotFound if there is none,
+// and none other than the init process.
+func Parent(pid int) (ID, error) {
+	fields, err := stat(pid)
+	if err != nil {
+		return ID{}, err
+	}
+	parent, err := strconv.Atoi(fields[1])
+	if err != nil || parent <= 1 {
+		return ID{}, xos.Errorf(xos.NotFound, "process %d has no parent here", pid)
+	}
+	return Of(parent)
+}
+
+// RealUser gives the real uid of a process: for a setuid program, who started
+// it.
+func RealUser(pid int) (uint32, error) {
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return 0, xos.Errorf(xos.NotFound, "process %d is gone", pid)
+	}
+	for line := range strings.Lines(string(data)) {
+		if ids, ok := strings.CutPrefix(line, "Uid:"); ok {
+			fields := strings.Fields(ids)
+			if len(fields) != 4 {
+				break
+			}
+			uid, err := strconv.ParseUint(fields[0], 10, 32)
+			if err == nil {
+				return uint32(uid), nil
+			}
+		}
+	}
+	return 0, xos.Errorf(xos.Internal, "cannot read /proc/%d/status", pid)
+}
+
 // stat gives the fields of /proc/PID/stat from the third (state) on.
 func stat(pid int) ([]string, error) {
 	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))

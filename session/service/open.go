@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"os"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -28,16 +27,18 @@ const patience = 12 * time.Second
 // its own, but one of somebody who has logged in.
 const userManager = "systemd-user"
 
-// PAMAuth implements wire.Handler: wire refuses for us.
-func (s *Service) PAMAuth(context.Context, wire.Peer, wire.PAMRequest) error { return nil }
-
 // PAMAccount implements wire.Handler.
-func (s *Service) PAMAccount(ctx context.Context, _ wire.Peer, r wire.PAMRequest) (string, error) {
+func (s *Service) PAMAccount(ctx context.Context, p wire.Peer, r wire.PAMRequest) (string, error) {
 	if !s.serves(r.Account.VO) {
 		return "", s.refused(ctx, r.Account, "", xos.Errorf(xos.Permission, "%s does not serve VO %s", s.cfg.Node, r.Account.VO))
 	}
 	if !s.Accounts.Known(r.Account) {
 		return "", xos.Errorf(xos.Unavailable, "no uid is reserved for %s", r.Account).WithHint("log in again")
+	}
+	if proc, err := processOf(p); err == nil {
+		if other, ok := s.another(proc, r.Account); ok {
+			return "", s.refused(ctx, r.Account, "", impostor(other, r.Account))
+		}
 	}
 	return "", nil
 }
@@ -61,7 +62,7 @@ func (s *Service) PAMOpen(ctx context.Context, p wire.Peer, r wire.PAMOpenReques
 	if !s.serves(a.VO) {
 		return reply, s.refused(ctx, a, "", xos.Errorf(xos.Permission, "%s does not serve VO %s", s.cfg.Node, a.VO))
 	}
-	who, shown, err := s.evidence(r)
+	who, shown, how, err := s.evidence(r, proc)
 	if err != nil {
 		return reply, s.refused(ctx, a, who.Serial, err)
 	}
@@ -76,7 +77,7 @@ func (s *Service) PAMOpen(ctx context.Context, p wire.Peer, r wire.PAMOpenReques
 	id := newSessionID()
 	// What is not on record is not granted.
 	if err := s.Audit.Append(ctx, audit.Record{Actor: a.String(), Action: "login", Subject: a.String(), Allowed: true, Reason: d.Reason, Policy: d.Policy,
-		Detail: map[string]string{"serial": who.Serial, "from": r.RemoteHost, "session": string(id), "service": r.Service}}); err != nil {
+		Detail: map[string]string{"serial": who.Serial, "from": r.RemoteHost, "session": string(id), "service": r.Service, "by": how}}); err != nil {
 		s.Log.Error("the audit log cannot be written", "error", err)
 		return reply, xos.Errorf(xos.Unavailable, "%s cannot record its decisions", s.cfg.Node)
 	}
@@ -116,37 +117,6 @@ func (s *Service) PAMOpen(ctx context.Context, p wire.Peer, r wire.PAMOpenReques
 	reply.Session = id
 	reply.Env = []string{"XOS_SESSION=" + string(id), "XOS_VO=" + string(a.VO), "XOS_NODE=" + string(s.cfg.Node)}
 	return reply, nil
-}
-
-// evidence gives who the process proved to speak for. A login that is not
-// ssh's, such as root's su or the user's service manager, joins one that is.
-func (s *Service) evidence(r wire.PAMOpenRequest) (vom.Identity, []byte, error) {
-	if r.AuthInfo == "" {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		if l := s.newest(r.Account); l != nil {
-			return l.Identity, nil, nil
-		}
-		return vom.Identity{}, nil, xos.Errorf(xos.Permission, "%s has no ssh session here that this one could join", r.Account).WithHint("log in by ssh")
-	}
-	var first error
-	for line := range strings.Lines(r.AuthInfo) {
-		method, key, _ := strings.Cut(strings.TrimRight(line, "\n"), " ")
-		if method != "publickey" {
-			continue
-		}
-		who, shown, err := s.verify(r.Account, key)
-		if err == nil {
-			return who, shown, nil
-		}
-		if first == nil {
-			first = err
-		}
-	}
-	if first == nil {
-		first = xos.Errorf(xos.Permission, "%s has shown no certificate", r.Account).WithHint("xos login %s", r.Account)
-	}
-	return vom.Identity{}, nil, first
 }
 
 // standing says why an identity that was verified before is refused now.

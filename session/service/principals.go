@@ -37,7 +37,14 @@ func (s *Service) Principals(ctx context.Context, p wire.Peer, r wire.Principals
 	if d := s.Policy.Decide(ctx, who, vom.ActionLogin, s.cfg.Node); !d.Allow {
 		return "", s.refused(ctx, r.Account, who.Serial, forbidden(who.Account, d))
 	}
-	s.Accounts.Prove(r.Account)
+	s.expect(who)
+	return r.Account.String(), nil
+}
+
+// expect prepares for the session of one who is let in: the host program asks
+// for her groups before it.
+func (s *Service) expect(who vom.Identity) {
+	s.Accounts.Prove(who.Account)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(s.learned) >= maxLearned {
@@ -46,8 +53,7 @@ func (s *Service) Principals(ctx context.Context, p wire.Peer, r wire.Principals
 			break
 		}
 	}
-	s.learned[r.Account] = who.Groups
-	return r.Account.String(), nil
+	s.learned[who.Account] = who.Groups
 }
 
 // verify reads and verifies a certificate line "TYPE BASE64" that shall log in

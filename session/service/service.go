@@ -54,8 +54,9 @@ type Policy interface {
 	Serves(xos.VOName) bool
 }
 
-// Delegator is the part of xosv1connect.CredentialsClient that is used here.
-type Delegator interface {
+// Certifier is the part of xosv1connect.CredentialsClient that is used here.
+type Certifier interface {
+	Issue(context.Context, *connect.Request[xosv1.IssueRequest]) (*connect.Response[xosv1.IssueResponse], error)
 	Delegate(context.Context, *connect.Request[xosv1.DelegateRequest]) (*connect.Response[xosv1.DelegateResponse], error)
 }
 
@@ -74,7 +75,7 @@ type Deps struct {
 	Guard    nodeguard.Guard
 	Mounter  session.Mounter
 	// Credentials are the core's, called with this machine's certificate.
-	Credentials Delegator
+	Credentials Certifier
 	Audit       Auditor
 	// Reachable says whether the core answered last, Jobs how many run here.
 	Reachable func() bool
@@ -103,6 +104,10 @@ type Service struct {
 	sessions map[xos.SessionID]*login
 	learned  map[xos.Account][]xos.GroupName // from certificates shown and not yet used
 	refusals map[string]time.Time            // told to the audit log lately
+	proofs   []*proof
+	tries    tries
+
+	checking chan struct{} // passwords that are being checked
 }
 
 var (
@@ -134,7 +139,8 @@ func New(cfg Config, deps Deps) (*Service, error) {
 	s := &Service{cfg: cfg, Deps: deps,
 		changed: make(chan struct{}, 1), revoked: make(chan xos.Account, 64),
 		generations: map[xos.VOName]uint64{}, people: map[xos.Account]*person{}, sessions: map[xos.SessionID]*login{},
-		learned: map[xos.Account][]xos.GroupName{}, refusals: map[string]time.Time{}}
+		learned: map[xos.Account][]xos.GroupName{}, refusals: map[string]time.Time{},
+		tries: tries{}, checking: make(chan struct{}, maxChecking)}
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	if err := s.makeDirectories(); err != nil {
 		return nil, err

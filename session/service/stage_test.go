@@ -249,7 +249,7 @@ func newCore(t *testing.T, ca *credtest.Authority) *core {
 	return c
 }
 
-func (c *core) client() service.Delegator {
+func (c *core) client() service.Certifier {
 	return xosv1connect.NewCredentialsClient(c.shared, "https://"+c.addr, rpc.ClientOptions()...)
 }
 

@@ -36,7 +36,7 @@
  *   GETGRGID    u32 gid                            group
  *   INITGROUPS  string name                        list<u32> gids
  *   PRINCIPALS  string name, key type, key         string principal
- *   PAM_AUTH    pam                                (never OK)
+ *   PAM_AUTH    pam, string password               (no field)
  *   PAM_ACCOUNT pam                                string message
  *   PAM_OPEN    pam, string auth info              string session,
  *                                                  list<string> NAME=value,
@@ -49,7 +49,8 @@
  *   pam     string name, service, remote host, terminal
  *
  * `key` is the user's key or certificate as sshd gives it for %k: base64
- * without the type. `auth info` is SSH_AUTH_INFO_0, newlines and all. Where
+ * without the type. `password` has at most XOS_MAX_PASSWORD bytes; both sides
+ * forget it with the request. `auth info` is SSH_AUTH_INFO_0, newlines and all. Where
  * `descriptors` is 1, a descriptor of a mount namespace came with the reply's
  * first byte (SCM_RIGHTS), which the login process has to enter.
  */
@@ -63,6 +64,7 @@
 #define XOS_HEADER 16
 #define XOS_MAX_BODY 65536u
 #define XOS_MAX_MESSAGE 512u
+#define XOS_MAX_PASSWORD 256u
 
 #define XOS_OP_GETPWNAM 1
 #define XOS_OP_GETPWUID 2
@@ -85,11 +87,13 @@
 #define XOS_ST_INTERNAL 7     /* the service has failed */
 
 /* How long a client waits, in milliseconds: for the connection, and for all of
- * a request, connection included. Looking up a name must never be felt; an
- * opened session may have to mount a home first. */
+ * a request, connection included. Looking up a name must never be felt; a
+ * password is checked by the core, and an opened session may have to mount a
+ * home first. */
 #define XOS_CONNECT_MS 200
 #define XOS_LOOKUP_MS 1000
 #define XOS_ACCOUNT_MS 3000
+#define XOS_AUTH_MS 12000
 #define XOS_OPEN_MS 20000
 #define XOS_CLOSE_MS 5000
 

@@ -136,8 +136,12 @@ func (s *server) pam(ctx context.Context, p Peer, o op, d *decoder) reply {
 		return failed(s.h.PAMClose(ctx, p, id))
 	}
 	r, ok := d.pam()
+	var password Secret
 	info := ""
-	if o == opPAMOpen {
+	switch o {
+	case opPAMAuth:
+		password = d.secret()
+	case opPAMOpen:
 		info = d.str()
 	}
 	if err := d.end(); err != nil {
@@ -148,12 +152,7 @@ func (s *server) pam(ctx context.Context, p Peer, o op, d *decoder) reply {
 	}
 	switch o {
 	case opPAMAuth:
-		err := s.h.PAMAuth(ctx, p, r)
-		if err == nil {
-			err = xos.Errorf(xos.NotSupported, "a password does not open this machine").
-				WithHint("use \"xos login\" and ssh")
-		}
-		return failed(err)
+		return failed(s.h.PAMAuth(ctx, p, PAMAuthRequest{PAMRequest: r, Password: password}))
 	case opPAMAccount:
 		message, err := s.h.PAMAccount(ctx, p, r)
 		if err != nil {

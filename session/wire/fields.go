@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"bytes"
 	"encoding/binary"
 	"strings"
 
@@ -161,10 +162,22 @@ func (d *decoder) pam() (PAMRequest, bool) {
 	return PAMRequest{Account: a, Service: d.str(), RemoteHost: d.str(), TTY: d.str()}, ok
 }
 
+var errMalformed = xos.Errorf(xos.Invalid, "malformed fields")
+
+// secret reads a password where it lies, without a copy of it.
+func (d *decoder) secret() Secret {
+	f := d.take(d.u32())
+	if len(f) > maxSecret || bytes.IndexByte(f, 0) >= 0 {
+		d.bad = true
+		return nil
+	}
+	return f
+}
+
 // end says whether all was well and nothing is left over.
 func (d *decoder) end() error {
 	if d.bad || len(d.b) != 0 {
-		return xos.Errorf(xos.Invalid, "malformed fields")
+		return errMalformed
 	}
 	return nil
 }

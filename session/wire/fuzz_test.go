@@ -30,7 +30,12 @@ func (anyone) InitGroups(context.Context, Peer, xos.Account) ([]uint32, error) {
 func (anyone) Principals(_ context.Context, _ Peer, r PrincipalsRequest) (string, error) {
 	return r.Account.String(), nil
 }
-func (anyone) PAMAuth(context.Context, Peer, PAMRequest) error { return nil }
+func (anyone) PAMAuth(_ context.Context, _ Peer, r PAMAuthRequest) error {
+	if len(r.Password) > maxSecret {
+		return errMalformed
+	}
+	return nil
+}
 func (anyone) PAMAccount(context.Context, Peer, PAMRequest) (string, error) {
 	return "", nil
 }

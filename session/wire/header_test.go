@@ -24,7 +24,7 @@ func TestHeader(t *testing.T) {
 	for name, want := range map[string]any{
 		"MAGIC": int64(magic), "VERSION": int64(version), "HEADER": int64(headerSize),
 		"MAX_BODY": int64(maxBody), "MAX_MESSAGE": int64(maxMessage), "MAX_GROUPS": int64(maxGroups),
-		"MAX_MEMBERS": int64(maxMembers), "MAX_NAME": int64(xos.MaxName),
+		"MAX_MEMBERS": int64(maxMembers), "MAX_PASSWORD": int64(maxSecret), "MAX_NAME": int64(xos.MaxName),
 		"FIRST_ID": int64(firstID), "LAST_ID": int64(lastID),
 		"OP_GETPWNAM": int64(opGetPwNam), "OP_GETPWUID": int64(opGetPwUID), "OP_GETGRNAM": int64(opGetGrNam),
 		"OP_GETGRGID": int64(opGetGrGID), "OP_INITGROUPS": int64(opInitGroups), "OP_PRINCIPALS": int64(opPrincipals),
@@ -33,7 +33,7 @@ func TestHeader(t *testing.T) {
 		"ST_OK":        int64(stOK), "ST_NOTFOUND": int64(stNotFound), "ST_DENIED": int64(stDenied),
 		"ST_INVALID": int64(stInvalid), "ST_UNAVAIL": int64(stUnavail), "ST_NOTSUPPORTED": int64(stNotSupported),
 		"ST_EXPIRED": int64(stExpired), "ST_INTERNAL": int64(stInternal),
-		"LOOKUP_MS": ms(opGetPwNam), "ACCOUNT_MS": ms(opPAMAccount), "OPEN_MS": ms(opPAMOpen),
+		"LOOKUP_MS": ms(opGetPwNam), "ACCOUNT_MS": ms(opPAMAccount), "AUTH_MS": ms(opPAMAuth), "OPEN_MS": ms(opPAMOpen),
 		"CLOSE_MS": ms(opPAMClose), "CONNECT_MS": connectTime.Milliseconds(),
 		"SOCKET": SocketPath, "SNAP_DIR": SnapshotDir,
 		"SNAP_MAGIC": snapMagic, "SNAP_VERSION": int64(snapVersion), "SNAP_HEADER": int64(snapHeader),

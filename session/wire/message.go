@@ -14,6 +14,7 @@ const (
 	headerSize = 16
 	maxBody    = 65536
 	maxMessage = 512
+	maxSecret  = 256
 	maxGroups  = 1024
 	maxMembers = 8192
 
@@ -41,8 +42,10 @@ const (
 // at once.
 func (o op) patience() time.Duration {
 	switch o {
-	case opPAMAccount, opPAMAuth:
+	case opPAMAccount:
 		return 3 * time.Second
+	case opPAMAuth:
+		return 12 * time.Second
 	case opPAMOpen:
 		return 20 * time.Second
 	case opPAMClose, opPrincipals:

@@ -135,6 +135,7 @@ func (s *server) serve(ctx context.Context, c *net.UnixConn, p Peer) {
 
 	r := s.answer(ctx, p, hd.op, body)
 	defer r.close()
+	clear(body) // there may be a password in it
 	if r.err != nil && statusOf(r.err) == stInternal {
 		s.log.Error("request failed", "op", hd.op, "uid", p.UID, "pid", p.PID, "err", r.err)
 	}

@@ -10,6 +10,9 @@ package wire
 
 import (
 	"context"
+	"fmt"
+	"io"
+	"log/slog"
 	"os"
 
 	"github.com/xtreemos/xos"
@@ -64,6 +67,20 @@ type PAMRequest struct {
 	Service, RemoteHost, TTY string
 }
 
+// Secret is a password. It is never printed, whatever prints it.
+type Secret []byte
+
+// Format implements fmt.Formatter, and LogValue slog.LogValuer.
+func (Secret) Format(f fmt.State, _ rune) { io.WriteString(f, "(secret)") }
+func (Secret) LogValue() slog.Value       { return slog.StringValue("(secret)") }
+
+// PAMAuthRequest asks whether the peer's process speaks for the account. The
+// password is only there until the Handler's method has returned.
+type PAMAuthRequest struct {
+	PAMRequest
+	Password Secret
+}
+
 // PAMOpenRequest opens a login session for the peer's process.
 type PAMOpenRequest struct {
 	PAMRequest
@@ -109,10 +126,10 @@ type Handler interface {
 
 	// The PAM methods are called for root's processes only.
 
-	// PAMAuth gives the reason why there is no other way in than a
-	// certificate: the request holds nothing that could prove an identity, so
-	// the answer is a refusal, even if the method returns nil.
-	PAMAuth(ctx context.Context, p Peer, r PAMRequest) error
+	// PAMAuth checks a password. What it grants is for a session of this
+	// account, opened by the peer's process or by the one that forked it to
+	// ask. The reason of a refusal must not tell which users exist.
+	PAMAuth(ctx context.Context, p Peer, r PAMAuthRequest) error
 	// PAMAccount refuses what can be refused by name. The message, which may
 	// be empty, is shown to the user.
 	PAMAccount(ctx context.Context, p Peer, r PAMRequest) (message string, err error)

@@ -48,6 +48,7 @@ func Physics() wire.Snapshot {
 // Service is a wire.Handler. Hooks that are nil refuse.
 type Service struct {
 	Principal func(wire.Peer, wire.PrincipalsRequest) (string, error)
+	Auth      func(wire.Peer, wire.PAMAuthRequest) error
 	Account   func(wire.Peer, wire.PAMRequest) (string, error)
 	Open      func(wire.Peer, wire.PAMOpenRequest) (wire.PAMOpenReply, error)
 
@@ -146,9 +147,12 @@ func (s *Service) Principals(_ context.Context, p wire.Peer, r wire.PrincipalsRe
 	return s.Principal(p, r)
 }
 
-func (s *Service) PAMAuth(_ context.Context, _ wire.Peer, r wire.PAMRequest) error {
+func (s *Service) PAMAuth(_ context.Context, p wire.Peer, r wire.PAMAuthRequest) error {
 	s.called("PAMAuth", r.Account.String())
-	return nil
+	if s.Auth == nil {
+		return xos.Errorf(xos.Permission, "nobody is let in")
+	}
+	return s.Auth(p, r)
 }
 
 func (s *Service) PAMAccount(_ context.Context, p wire.Peer, r wire.PAMRequest) (string, error) {
