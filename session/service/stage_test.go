@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -55,8 +56,9 @@ type stage struct {
 
 	accounts *account.Map
 	*service.Service
-	stop func()
-	born uint64 // process ticks when the service was started
+	stop  func()
+	born  uint64       // process ticks when the service was started
+	ahead atomic.Int64 // of the service's clock
 }
 
 func newStage(t *testing.T) *stage {
@@ -102,7 +104,7 @@ func (s *stage) start() {
 	s.born, _ = process.Now()
 	s.Service, err = service.New(service.Config{Node: "node1", Run: s.run, Homes: filepath.Join(s.dir, "home"), Linger: 100 * time.Millisecond, Tend: 50 * time.Millisecond},
 		service.Deps{Verifier: s.ca.Verifier(), Bundle: s.ca.Bundle, Policy: policy, Accounts: s.accounts, Guard: s.guard, Mounter: s.mounts,
-			Credentials: s.core.client(), Audit: s.audit, Reachable: func() bool { return true }, Jobs: func() int { return 0 }, Now: time.Now,
+			Credentials: s.core.client(), Audit: s.audit, Reachable: func() bool { return true }, Jobs: func() int { return 0 }, Now: s.now,
 			Log: slog.New(slog.NewTextHandler(io.Discard, nil))})
 	if err != nil {
 		s.Fatal(err)
@@ -112,6 +114,11 @@ func (s *stage) start() {
 	go func() { s.Service.Run(ctx); close(done) }()
 	s.stop = func() { cancel(); <-done; s.Service.Close(); s.accounts.Close() }
 }
+
+func (s *stage) now() time.Time { return time.Now().Add(time.Duration(s.ahead.Load())) }
+
+// setClock puts the service's clock ahead.
+func (s *stage) setClock(by time.Duration) { s.ahead.Store(int64(by)) }
 
 // kill ends the service as abruptly as one process can end a part of itself.
 func (s *stage) kill() {
@@ -223,8 +230,9 @@ type core struct {
 	addr   string
 	shared *http.Client
 
-	mu   sync.Mutex
-	down bool
+	mu     sync.Mutex
+	down   bool
+	issues int
 }
 
 func newCore(t *testing.T, ca *credtest.Authority) *core {
@@ -257,6 +265,13 @@ func (c *core) setDown(v bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.down = v
+}
+
+// asked is how many passwords the core has seen.
+func (c *core) asked() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.issues
 }
 
 func (c *core) Delegate(ctx context.Context, req *connect.Request[xosv1.DelegateRequest]) (*connect.Response[xosv1.DelegateResponse], error) {

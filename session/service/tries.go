@@ -38,8 +38,8 @@ func limits(a xos.Account, origin string) map[string]allowance {
 func (t tries) wait(a xos.Account, origin string, now time.Time) time.Duration {
 	var longest time.Duration
 	for key, limit := range limits(a, origin) {
-		if d := t[key].Sub(now) - time.Duration(limit.burst-1)*limit.every; d > longest {
-			longest = d
+		if whole, known := t[key]; known {
+			longest = max(longest, whole.Sub(now)-time.Duration(limit.burst-1)*limit.every)
 		}
 	}
 	return longest
