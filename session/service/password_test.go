@@ -113,9 +113,10 @@ func TestRootPassword(t *testing.T) {
 		}
 		s.eventually("its process is ended", func() bool { return dead(p) })
 		s.eventually("the home is gone", func() bool { return !s.mounts.has("home-physics-alice") })
-		if _, err := os.Stat(filepath.Join(s.run, "cred", strconv.Itoa(int(uid)))); err == nil {
-			t.Error("the credential stays")
-		}
+		s.eventually("the credential is gone", func() bool {
+			_, err := os.Stat(filepath.Join(s.run, "cred", strconv.Itoa(int(uid))))
+			return os.IsNotExist(err)
+		})
 	}
 	entries := must(s.audit.Query(audit.Filter{Subject: "alice@physics"}))
 	if !slices.ContainsFunc(entries, func(e audit.Entry) bool { return e.Allowed && e.Detail["by"] == "password" }) {
