@@ -66,6 +66,7 @@ func wantFile(t *testing.T, path string, want []byte) {
 // TestRootTwoMounts: what one machine closed is what the other finds, in both
 // directions, at once for data and within a second or so for names.
 func TestRootTwoMounts(t *testing.T) {
+	t.Parallel()
 	g := xfstest.StartGrid(t, 0)
 	a, b := g.Mount("node1", client.Config{}).Dir(), g.Mount("node2", client.Config{}).Dir()
 	for _, way := range []struct{ name, here, there string }{{"there", a, b}, {"back", b, a}} {

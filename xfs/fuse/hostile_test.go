@@ -18,6 +18,7 @@ import (
 // TestRootHostileClient speaks to the services of a mount as a holder of a
 // valid certificate does who keeps to no rule: another's files stay hers.
 func TestRootHostileClient(t *testing.T) {
+	t.Parallel()
 	g := xfstest.StartGrid(t, 0)
 	m := g.Mount("node1", client.Config{})
 	secret := filepath.Join(m.Dir(), "secret")

@@ -35,6 +35,7 @@ func disturb(p *xfstest.Proxy, between func()) {
 // TestRootBrokenNetwork breaks the ways to both services in every manner while
 // files are written and read: there are delays, and no errors and no losses.
 func TestRootBrokenNetwork(t *testing.T) {
+	t.Parallel()
 	g := xfstest.StartGrid(t, 0)
 	a := g.Mount("node1", client.Config{Attempt: 500 * time.Millisecond}).Dir()
 	b := g.Mount("node2", client.Config{Attempt: 500 * time.Millisecond}).Dir()
@@ -90,6 +91,7 @@ func readAgain(path string, want []byte, reads *atomic.Int64, stop chan struct{}
 // TestRootLongOutage: an outage longer than anybody waits is an error; what
 // was durable before is there after it, and work goes on.
 func TestRootLongOutage(t *testing.T) {
+	t.Parallel()
 	g := xfstest.StartGrid(t, 0)
 	m := g.Mount("node1", client.Config{Attempt: 300 * time.Millisecond, Retry: time.Second})
 	r := start(t, "records", filepath.Join(m.Dir(), "records"), 0)
@@ -120,6 +122,7 @@ func TestRootLongOutage(t *testing.T) {
 // signal, at whatever it waits; what others wrote is not lost by it.
 func TestRootInterrupt(t *testing.T) {
 	need.Command(t, "dd")
+	t.Parallel()
 	g := xfstest.StartGrid(t, 0)
 	m := g.Mount("node1", client.Config{Buffers: 8 << 20})
 	old := filepath.Join(m.Dir(), "old")

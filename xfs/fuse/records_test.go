@@ -180,6 +180,7 @@ func (s *writer) check(t *testing.T, path string, atLeast int64) {
 // TestRootKilledServices kills each service again and again under writers that
 // know what is durable, and never see more than a delay.
 func TestRootKilledServices(t *testing.T) {
+	t.Parallel()
 	g := xfstest.StartGrid(t, 0)
 	a, b := g.Mount("node1", client.Config{}).Dir(), g.Mount("node2", client.Config{}).Dir()
 	for _, victim := range []struct {
@@ -209,6 +210,7 @@ func TestRootKilledServices(t *testing.T) {
 
 // TestRootKilledMount kills the mount itself, at times with the storage.
 func TestRootKilledMount(t *testing.T) {
+	t.Parallel()
 	g := xfstest.StartGrid(t, 0)
 	m := g.Mount("node1", client.Config{})
 	saved := int64(0)

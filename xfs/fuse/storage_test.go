@@ -19,6 +19,7 @@ import (
 // TestRootRot: a byte that changed on the storage's disk is an error for whom
 // reads it and a line in the log that says where; all else is readable.
 func TestRootRot(t *testing.T) {
+	t.Parallel()
 	g := xfstest.StartGrid(t, 0)
 	m := g.Mount("node1", client.Config{})
 	const block, blocks, bad = xfs.BlockSize, 6, 3
@@ -80,6 +81,7 @@ func onDisk(t *testing.T, g *xfstest.Grid, content []byte) (file string, inode u
 // TestRootFull: a full storage is told to who writes, at the latest when it is
 // closed; what was there stays, and removing makes room.
 func TestRootFull(t *testing.T) {
+	t.Parallel()
 	g := xfstest.StartGrid(t, 16<<20)
 	dir := g.Mount("node1", client.Config{}).Dir()
 	for round := range 2 {
