@@ -50,6 +50,7 @@ func (g *Grid) AtEnd(f func()) { g.atEnd = append(g.atEnd, f) }
 // New starts a core; the test must be root's.
 func New(t testing.TB) *Grid {
 	need.Root(t)
+	t.TempDir() // the first one says when all go: after what runs in them
 	store, err := pebble.OpenMemory()
 	if err != nil {
 		t.Fatal(err)

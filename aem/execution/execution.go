@@ -84,6 +84,7 @@ type running struct {
 
 	mu     sync.Mutex
 	job    *xosv1.Job // how it stands
+	killed bool       // without its supervisor
 	why    string     // who ended it, where that is known
 	forget time.Time  // when to remove the directory, once ended and reported
 }

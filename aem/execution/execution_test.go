@@ -164,6 +164,30 @@ func TestRootStartAndEnd(t *testing.T) {
 	}
 }
 
+// TestRootKilledWithoutSupervisor kills a job whose supervisor hangs.
+func TestRootKilledWithoutSupervisor(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	id := w.start("sleep", "1000")
+	var st unit.State
+	if err := unit.Read(filepath.Join(w.node.Units(), id, unit.StateFile), &st); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Kill(st.PID, syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	_, err := w.node.Execution(w.node1).SignalUnit(t.Context(), connect.NewRequest(&xosv1.SignalUnitRequest{Job: id, Signal: int32(syscall.SIGKILL)}))
+	if err != nil {
+		t.Errorf("kill: %v", err)
+	}
+	if err := syscall.Kill(st.PID, syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	if rec := w.record(id, "its end", ended); rec.State != xosv1.JobState_JOB_STATE_CANCELED || rec.ExitSignal != int32(syscall.SIGKILL) {
+		t.Errorf("recorded %v", rec)
+	}
+}
+
 func TestRootRefusals(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

@@ -75,15 +75,21 @@ func (e *Execution) SignalUnit(ctx context.Context, req *connect.Request[xosv1.S
 }
 
 func (e *Execution) signal(ctx context.Context, r *running, sig int) error {
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	asking, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	err := r.signal(ctx, sig)
-	if err != nil && sig == int(unix.SIGKILL) && !r.over() {
-		// Killing must not depend on the supervisor's good will.
-		e.Log.Warn("a supervisor does not answer; its job is killed without it", "job", r.spec.Job, "error", err)
-		return e.Guard.RemoveJob(ctx, r.spec.Account, r.spec.Job)
+	err := r.signal(asking, sig)
+	if err == nil || sig != int(unix.SIGKILL) || r.over() {
+		return err
 	}
-	return err
+	// Killing must not depend on the supervisor's good will, nor on there
+	// being time left after waiting for it.
+	e.Log.Warn("a supervisor does not answer; its job is killed without it", "job", r.spec.Job, "error", err)
+	r.mu.Lock()
+	r.killed = true
+	r.mu.Unlock()
+	killing, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	defer cancel()
+	return e.Guard.RemoveJob(killing, r.spec.Account, r.spec.Job)
 }
 
 // signal asks the supervisor, and waits for its word that it is done.

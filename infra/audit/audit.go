@@ -63,7 +63,7 @@ type Entry struct {
 
 const (
 	maxString = 512 // bytes of one string of a record
-	maxDetail = 4   // details of a record; with escapes a line stays below maxLine
+	maxDetail = 8   // details of a record; with escapes a line stays below maxLine
 	maxLine   = 64 << 10
 )
 
