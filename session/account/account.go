@@ -2,14 +2,16 @@
 // each with its local id. An account's gid equals its uid, and users and
 // groups draw from one space of ids, so that no id ever has two meanings.
 //
-// An id is given once and for ever: it is not used again even when its account
-// is gone from the grid, since files, processes and keyrings that outlive an
-// account must never come to belong to another. Before a name becomes durable
-// it may be reserved (see Preview), in memory only.
+// What outlives an account - files, processes, keyrings - must never come to
+// belong to another. So an id goes a long way before it is given again: active,
+// closing, quarantined, and free only with the proof that a search of the
+// machine found nothing of it (see Free). Even then the account that had it is
+// preferred, and another is given it only when no id is left that nobody ever
+// had. Before a name becomes durable it may be reserved (see Preview), in
+// memory only.
 package account
 
 import (
-	"context"
 	"crypto/rand"
 	"os"
 	"path/filepath"
@@ -39,6 +41,9 @@ type Config struct {
 	Reservations int
 	// First and Last bound the ids; 0: session.FirstID and LastID.
 	First, Last uint32
+	// Quarantine is how long an id rests at least before it can be free; 0:
+	// for ever.
+	Quarantine time.Duration
 }
 
 // State of an id's life.
@@ -48,7 +53,7 @@ const (
 	Active      State = "active"      // in use, or may be at any time
 	Closing     State = "closing"     // access ended, its processes are going
 	Quarantined State = "quarantined" // nothing runs, traces may be left
-	Free        State = "free"        // no trace is left; see Map.Recycle
+	Free        State = "free"        // no trace is left, proven; see Map.Free
 )
 
 // Entry is one durable id.
@@ -58,6 +63,9 @@ type Entry struct {
 	ID    uint32
 	State State
 	Since time.Time // when the state began
+	Seen  time.Time // when it was last used, to a day
+	// Proof is the search by which it was freed.
+	Proof string
 }
 
 // Map is the account map. It is safe for concurrent use.
@@ -76,6 +84,7 @@ type Map struct {
 	users   map[string]record
 	groups  map[string]record
 	owner   map[uint32]string // durable and reserved ids; see key
+	spent   map[uint32]record // free ids, with whom they belonged to last
 	held    reservations
 	dropped dropped // when reservations were last dropped, by bucket
 	local   local
@@ -116,7 +125,8 @@ func open(cfg Config, now func() time.Time, d disk) (*Map, error) {
 	if cfg.Reservations == 0 {
 		cfg.Reservations = 16384
 	}
-	m := &Map{cfg: cfg, now: now, users: map[string]record{}, groups: map[string]record{}, owner: map[uint32]string{}}
+	m := &Map{cfg: cfg, now: now, users: map[string]record{}, groups: map[string]record{},
+		owner: map[uint32]string{}, spent: map[uint32]record{}}
 	m.held = newReservations(cfg.Reservations)
 	var err error
 	if m.siteKey, err = siteKey(cfg); err != nil {
@@ -151,17 +161,39 @@ func (m *Map) replay(r record) error {
 	}
 	old, known := table[name]
 	holder, taken := m.owner[r.ID]
-	if name == "" || r.ID < m.cfg.First || r.ID > m.cfg.Last || known && old.ID != r.ID || taken && holder != key {
+	moved := known && old.ID != r.ID && r.State != Free
+	if name == "" || r.ID < m.cfg.First || r.ID > m.cfg.Last || moved || taken && holder != key {
 		return xos.Errorf(xos.Internal, "the account map contradicts itself at %q, id %d", name, r.ID).
 			WithHint("restore it from a backup")
 	}
+	m.take(r)
+	return nil
+}
+
+// take makes a record hold in memory.
+func (m *Map) take(r record) {
+	table, name, key := m.users, r.User, userKey(r.User)
+	if r.User == "" {
+		table, name, key = m.groups, r.Group, groupKey(r.Group)
+	}
+	if r.State == Free {
+		if table[name].ID == r.ID {
+			delete(table, name)
+		}
+		delete(m.owner, r.ID)
+		m.spent[r.ID] = r
+		return
+	}
 	table[name] = r
 	m.owner[r.ID] = key
-	return nil
+	delete(m.spent, r.ID)
 }
 
 func (m *Map) records() []record {
 	var all []record
+	for _, r := range m.spent {
+		all = append(all, r)
+	}
 	for _, table := range []map[string]record{m.users, m.groups} {
 		for _, r := range table {
 			all = append(all, r)
@@ -298,32 +330,7 @@ func (m *Map) VOs() []xos.VOName {
 }
 
 func entry(name string, r record) Entry {
-	return Entry{Name: name, ID: r.ID, State: r.State, Since: r.Time}
-}
-
-// SetState moves an account's id along its life. Nothing but Recycle frees it.
-func (m *Map) SetState(a xos.Account, s State) error {
-	if s != Active && s != Closing && s != Quarantined {
-		return xos.Errorf(xos.Invalid, "%q is no state an account can be set to", s)
-	}
-	m.write.Lock()
-	defer m.write.Unlock()
-	m.mu.Lock()
-	r, ok := m.users[a.String()]
-	m.mu.Unlock()
-	if !ok {
-		return xos.Errorf(xos.NotFound, "%s has no uid on this machine", a)
-	}
-	if r.State == s {
-		return nil
-	}
-	r.State, r.Time = s, m.now().UTC()
-	return m.commit(r)
-}
-
-// Recycle would free an id for another account.
-func (m *Map) Recycle(context.Context, xos.Account) error {
-	return xos.Errorf(xos.NotSupported, "uids are kept for ever: the sweep that proves that no process, file or key of one is left does not exist yet")
+	return Entry{Name: name, ID: r.ID, State: r.State, Since: r.Time, Seen: r.Seen, Proof: r.Proof}
 }
 
 // commit makes records durable and then visible. The write lock is held.
@@ -334,13 +341,7 @@ func (m *Map) commit(records ...record) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, r := range records {
-		if r.User != "" {
-			m.users[r.User] = r
-			m.owner[r.ID] = userKey(r.User)
-		} else {
-			m.groups[r.Group] = r
-			m.owner[r.ID] = groupKey(r.Group)
-		}
+		m.take(r)
 	}
 	return nil
 }

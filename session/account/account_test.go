@@ -117,9 +117,6 @@ func TestUidsAreKept(t *testing.T) {
 	if _, ok := m.UserOf(groups[0].ID); ok {
 		t.Error("a gid is a uid too")
 	}
-	if err := m.Recycle(context.Background(), alice); !xos.Is(err, xos.NotSupported) {
-		t.Errorf("recycling: %v", err)
-	}
 }
 
 func TestMachinesOfASiteAgree(t *testing.T) {

@@ -22,7 +22,7 @@ import (
 //
 //   - after the present id was reserved, or
 //   - after this map was opened and after any reservation of the account was
-//     last dropped (which is noted, for accounts by hash).
+//     last dropped, or its id freed (which is noted, for accounts by hash).
 //
 // Otherwise the login is refused, and the next attempt succeeds.
 
@@ -115,11 +115,8 @@ func (m *Map) settle(ctx context.Context, a xos.Account) (uint32, error) {
 	m.mu.Lock()
 	d, ok := m.users[a.String()]
 	m.mu.Unlock()
-	if ok && d.State == Active {
-		return d.ID, nil
-	}
 	if ok {
-		return d.ID, m.SetState(a, Active)
+		return d.ID, m.Use(a, d.ID)
 	}
 
 	m.write.Lock()
@@ -127,7 +124,7 @@ func (m *Map) settle(ctx context.Context, a xos.Account) (uint32, error) {
 	m.mu.Lock()
 	if d, ok := m.users[a.String()]; ok {
 		m.mu.Unlock()
-		return d.ID, nil
+		return d.ID, m.use(a, d.ID)
 	}
 	r, err := m.reserve(a)
 	if err != nil {
@@ -140,7 +137,8 @@ func (m *Map) settle(ctx context.Context, a xos.Account) (uint32, error) {
 	unlock, err := lockLocal(ctx, m.cfg.Etc)
 	if err == nil {
 		defer unlock()
-		err = m.commitFree(record{User: a.String(), ID: r.id, State: Active, Time: m.now().UTC(), Boot: m.boot, Ticks: r.since})
+		now := m.now().UTC()
+		err = m.commitFree(record{User: a.String(), ID: r.id, State: Active, Time: now, Seen: now, Boot: m.boot, Ticks: r.since})
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -274,15 +272,21 @@ func (m *Map) reserve(a xos.Account) (*reservation, error) {
 func (m *Map) drop(r *reservation) {
 	m.held.remove(r)
 	delete(m.owner, r.id)
+	m.untell(r.account)
+}
+
+// untell notes that what was told of an account until now no longer holds.
+func (m *Map) untell(a xos.Account) {
 	if now, err := process.Now(); err == nil {
-		m.dropped[m.bucket(r.account)] = now
+		m.dropped[m.bucket(a)] = now
 	} else {
-		m.dropped[m.bucket(r.account)] = ^uint64(0)
+		m.dropped[m.bucket(a)] = ^uint64(0)
 	}
 }
 
 // slot finds the id for a new name: the one its hash prefers or the next that
-// is free. names are those that must not be local ones.
+// nobody ever had but this name; when there is none left, the one that has been
+// free for longest. names are those that must not be local ones.
 func (m *Map) slot(key string, names ...string) (uint32, error) {
 	if s := stamp(m.cfg.Etc); s != m.stamp {
 		l, err := readLocal(m.cfg.Etc)
@@ -300,9 +304,15 @@ func (m *Map) slot(key string, names ...string) (uint32, error) {
 	start := m.hash(key) % span
 	for i := uint64(0); i < span; i++ {
 		id := m.cfg.First + uint32((start+i)%span)
-		if _, taken := m.owner[id]; !taken && !m.local.taken(id) {
+		if _, taken := m.owner[id]; taken || m.local.taken(id) {
+			continue
+		}
+		if last, spent := m.spent[id]; !spent || last.key() == key {
 			return id, nil
 		}
+	}
+	if id, ok := m.longestFree(); ok {
+		return id, nil
 	}
 	return 0, xos.Errorf(xos.TooLarge, "all %d ids for grid accounts are given away", span)
 }

@@ -29,13 +29,15 @@ const (
 const journalVersion = 1
 
 // record is what is known of one name. A later one of the same name replaces
-// the earlier, whose id it must keep.
+// the earlier, whose id it must keep unless that was freed in between.
 type record struct {
 	User  string    `json:"user,omitempty"`  // "alice@physics"
 	Group string    `json:"group,omitempty"` // "physics" or "physics:higgs"
 	ID    uint32    `json:"id,omitempty"`
 	State State     `json:"state,omitempty"`
 	Time  time.Time `json:"time,omitzero"`
+	Seen  time.Time `json:"seen,omitzero"`
+	Proof string    `json:"proof,omitempty"`
 	// Boot and Ticks say when the id became durable, in package process's clock.
 	Boot  string `json:"boot,omitempty"`
 	Ticks uint64 `json:"ticks,omitempty"`
