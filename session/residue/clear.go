@@ -1,0 +1,75 @@
+package residue
+
+import (
+	"os"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/xtreemos/xos"
+)
+
+// Clear takes away what the machine itself keeps under an id's number and
+// nobody else could: the kernel's keyrings of the uid, and its entry in
+// lastlog. No process may have the id. What is a person's is left alone.
+func Clear(id uint32) error {
+	if id < 1000 {
+		return xos.Errorf(xos.Invalid, "%d is none of ours to clear", id)
+	}
+	if err := clearKeyrings(id); err != nil {
+		return xos.Errorf(xos.Internal, "clearing the keyrings of %d: %w", id, err)
+	}
+	if err := clearLastlog(id); err != nil {
+		return xos.Errorf(xos.Internal, "clearing the last login of %d: %w", id, err)
+	}
+	return nil
+}
+
+func clearLastlog(id uint32) error {
+	f, err := os.OpenFile(lastlogPath, os.O_RDWR, 0)
+	if err != nil {
+		if gone(err) {
+			return nil
+		}
+		return err
+	}
+	defer f.Close()
+	record := make([]byte, lastlogSize)
+	n, _ := f.ReadAt(record, int64(id)*lastlogSize)
+	if n == 0 || slices.Max(record) == 0 {
+		return nil // nothing there: it must not grow
+	}
+	_, err = f.WriteAt(make([]byte, n), int64(id)*lastlogSize)
+	return err
+}
+
+// clearKeyrings invalidates the uid's two keyrings, see user-keyring(7). Only
+// the uid itself may, so a thread becomes it for as long; but where it has none,
+// doing so would make them.
+func clearKeyrings(id uint32) error {
+	owners, err := keyOwners()
+	if err != nil || !slices.Contains(owners, id) {
+		return nil
+	}
+	onThread(func() {
+		become := func(uid uint32) error {
+			_, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, uintptr(uid), uintptr(uid), 0) // root stays saved
+			if errno != 0 {
+				return errno
+			}
+			return nil
+		}
+		if err = become(id); err != nil {
+			return
+		}
+		for _, ring := range []int{unix.KEY_SPEC_USER_SESSION_KEYRING, unix.KEY_SPEC_USER_KEYRING} {
+			if _, kerr := unix.KeyctlInt(unix.KEYCTL_INVALIDATE, ring, 0, 0, 0); kerr != nil && err == nil {
+				err = kerr
+			}
+		}
+		if rerr := become(0); rerr != nil && err == nil {
+			err = rerr
+		}
+	})
+	return err
+}
