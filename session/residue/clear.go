@@ -62,7 +62,13 @@ func clearKeyrings(id uint32) error {
 		if err = become(id); err != nil {
 			return
 		}
-		for _, ring := range []int{unix.KEY_SPEC_USER_SESSION_KEYRING, unix.KEY_SPEC_USER_KEYRING} {
+		var rings []int // by number: looking for one makes the other anew
+		for _, special := range []int{unix.KEY_SPEC_USER_SESSION_KEYRING, unix.KEY_SPEC_USER_KEYRING} {
+			if ring, kerr := unix.KeyctlGetKeyringID(special, false); kerr == nil {
+				rings = append(rings, ring)
+			}
+		}
+		for _, ring := range rings {
 			if _, kerr := unix.KeyctlInt(unix.KEYCTL_INVALIDATE, ring, 0, 0, 0); kerr != nil && err == nil {
 				err = kerr
 			}

@@ -24,7 +24,8 @@ import (
 type Config struct {
 	// Run and State are this service's own directories, Homes that of homes.
 	Run, State, Homes string
-	// Rate bounds the walk, in files a second; 0: 20000, negative: no bound.
+	// Rate bounds the walk, in files a second; 0: 20000. Negative: in haste,
+	// with no bound and no low priority.
 	Rate int
 	// Progress is told now and then how many files were walked; may be nil.
 	Progress func(files int)

@@ -20,7 +20,9 @@ const deepest = 2000
 // files walks the files of all systems, on a thread of the lowest priority.
 func (s *search) files(ctx context.Context) {
 	onThread(func() {
-		lowest()
+		if s.cfg.Rate >= 0 {
+			lowest()
+		}
 		w := &walk{search: s, rate: s.cfg.Rate, began: time.Now()}
 		if w.rate == 0 {
 			w.rate = 20000
@@ -37,8 +39,8 @@ func (s *search) files(ctx context.Context) {
 				continue
 			}
 			fd, err := sys.open()
-			if errors.Is(err, errHidden) || gone(err) {
-				continue // below another mount; it may be reached elsewhere
+			if gone(err) {
+				continue // seen below, if it is still there
 			}
 			if err != nil {
 				s.blind(File, sys.path+" of process "+sys.pid, err)
@@ -70,45 +72,6 @@ func (sys system) exists() bool {
 	data, err := os.ReadFile("/proc/" + sys.pid + "/mountinfo")
 	mounts, _ := parseMounts(string(data))
 	return err == nil && slices.ContainsFunc(mounts, func(m mountPoint) bool { return m.id == sys.id })
-}
-
-// open gives the root of a copy of the mount that is attached nowhere and has
-// nothing mounted on it: so what is hidden under mounts is seen, and no other
-// file system is entered. See open_tree(2).
-func (sys system) open() (fd int, err error) {
-	if sys.pid == "self" {
-		return sys.clone()
-	}
-	space, err := os.Open("/proc/" + sys.pid + "/ns/mnt")
-	if err != nil {
-		return -1, err
-	}
-	defer space.Close()
-	onThread(func() {
-		if err = unix.Unshare(unix.CLONE_FS); err != nil {
-			return
-		}
-		if err = unix.Setns(int(space.Fd()), unix.CLONE_NEWNS); err == nil {
-			fd, err = sys.clone()
-		}
-	})
-	return fd, err
-}
-
-func (sys system) clone() (int, error) {
-	at, err := unix.Open(sys.path, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return -1, err
-	}
-	defer unix.Close(at)
-	var st unix.Statx_t
-	if err := unix.Statx(at, "", unix.AT_EMPTY_PATH|unix.AT_STATX_DONT_SYNC, unix.STATX_MNT_ID, &st); err != nil {
-		return -1, err
-	}
-	if st.Mnt_id != sys.id {
-		return -1, errHidden
-	}
-	return unix.OpenTree(at, "", unix.AT_EMPTY_PATH|unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
 }
 
 // walk is what goes from file to file.
