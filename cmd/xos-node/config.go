@@ -40,6 +40,12 @@ type config struct {
 	Shell string `toml:"shell"`
 	// Linger is how long a home stays mounted after its last use.
 	Linger duration `toml:"linger"`
+	// Idle is how long an account may stay unused until its uid is quarantined;
+	// "0s": it keeps it while it has access. Quarantine is how long a uid rests
+	// at least, until a search of this machine proves that nothing is left of it
+	// and it is free; "0s": for ever, no uid is given again.
+	Idle       duration `toml:"idle"`
+	Quarantine duration `toml:"quarantine"`
 	// Homes is the directory of homes.
 	Homes string `toml:"homes"`
 	// SiteKey is a file that the machines of a site may share, so that they
@@ -65,6 +71,7 @@ func (d *duration) UnmarshalText(text []byte) (err error) {
 func defaults() config {
 	return config{
 		Core: "localhost:7443", Listen: ":7444", VOs: []xos.VOName{"*"}, Shell: "/bin/bash", Linger: duration{time.Minute},
+		Idle: duration{2160 * time.Hour}, Quarantine: duration{720 * time.Hour},
 		Homes: "/home/xos", State: "/var/lib/xos/node", Run: "/run/xos", Trust: machine.TrustDir, Supervisor: "/usr/libexec/xos/xos-job",
 	}
 }
@@ -126,6 +133,12 @@ func (c config) validate() error {
 	}
 	if c.Linger.Duration < time.Second {
 		return xos.Errorf(xos.Invalid, "linger = %v is too short", c.Linger)
+	}
+	if c.Idle.Duration != 0 && c.Idle.Duration < 24*time.Hour {
+		return xos.Errorf(xos.Invalid, "idle = %v is too short: at least 24h, or 0s", c.Idle)
+	}
+	if c.Quarantine.Duration != 0 && c.Quarantine.Duration < time.Hour {
+		return xos.Errorf(xos.Invalid, "quarantine = %v is too short: at least 1h, or 0s", c.Quarantine)
 	}
 	_, err := c.decider(func() vom.Bundle { return vom.Bundle{} })
 	return err

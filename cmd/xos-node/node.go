@@ -95,7 +95,7 @@ func node(ctx context.Context, cfg config, keeper *trust.Keeper, log *slog.Logge
 		return err
 	}
 	defer history.Close()
-	accounts, err := account.Open(account.Config{Dir: cfg.State, Etc: "/etc", SiteKey: cfg.SiteKey}, time.Now)
+	accounts, err := account.Open(account.Config{Dir: cfg.State, Etc: "/etc", SiteKey: cfg.SiteKey, Quarantine: cfg.Quarantine.Duration}, time.Now)
 	if err != nil {
 		return err
 	}
@@ -119,10 +119,10 @@ func node(ctx context.Context, cfg config, keeper *trust.Keeper, log *slog.Logge
 		}
 		return 0
 	}
-	sessions, err := service.New(service.Config{Node: name, Run: cfg.Run, Homes: cfg.Homes, Shell: cfg.Shell, Linger: cfg.Linger.Duration},
+	sessions, err := service.New(service.Config{Node: name, Run: cfg.Run, Homes: cfg.Homes, Shell: cfg.Shell, Linger: cfg.Linger.Duration, Idle: cfg.Idle.Duration},
 		service.Deps{Verifier: keeper.Verifier(), Bundle: keeper.Bundle, Policy: decider, Accounts: accounts, Guard: fence,
 			Mounter:     mount.Units{Run: cfg.Run, Core: cfg.Core, Roots: filepath.Join(cfg.Trust, "roots.pem")},
-			Credentials: credentials, Audit: history, Reachable: keeper.Reachable, Jobs: jobs, Now: time.Now, Log: log})
+			Credentials: credentials, Audit: history, Reachable: keeper.Reachable, Jobs: jobs, Search: cfg.search, Now: time.Now, Log: log})
 	if err != nil {
 		return err
 	}
@@ -208,6 +208,7 @@ func serveJobs(ctx context.Context, cfg config, d jobDeps) error {
 	remote, local := http.NewServeMux(), http.NewServeMux()
 	remote.Handle(xosv1connect.NewExecutionHandler(units, opts...))
 	local.Handle(xosv1connect.NewSessionHandler(d.sessions, opts...))
+	local.Handle(xosv1connect.NewUIDsHandler(d.sessions, opts...))
 	local.Handle(xosv1connect.NewJobsHandler(manager, opts...))
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error {

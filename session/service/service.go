@@ -33,6 +33,7 @@ import (
 	"github.com/xtreemos/xos/nodeguard"
 	"github.com/xtreemos/xos/session"
 	"github.com/xtreemos/xos/session/account"
+	"github.com/xtreemos/xos/session/residue"
 	"github.com/xtreemos/xos/session/wire"
 	"github.com/xtreemos/xos/vom"
 	"github.com/xtreemos/xos/vom/credential"
@@ -46,6 +47,9 @@ type Config struct {
 	Shell  string        // /bin/bash
 	Linger time.Duration // how long a home stays after its last use; 1 min
 	Tend   time.Duration // how often missing credentials and homes are tried; 10 s
+	// Idle is how long an account may be unused before its uid is taken out of
+	// use; 0: for ever. Retire is how often that is looked after; 1 h.
+	Idle, Retire time.Duration
 }
 
 // Policy decides on this machine.
@@ -80,8 +84,11 @@ type Deps struct {
 	// Reachable says whether the core answered last, Jobs how many run here.
 	Reachable func() bool
 	Jobs      func() int
-	Now       func() time.Time
-	Log       *slog.Logger
+	// Search looks for what is left of ids: residue.Search on this machine.
+	// Progress is told how many files were walked.
+	Search func(ctx context.Context, ids []residue.Subject, progress func(files int)) (residue.Report, error)
+	Now    func() time.Time
+	Log    *slog.Logger
 }
 
 // Service is the session service. It is safe for concurrent use.
@@ -104,6 +111,7 @@ type Service struct {
 	sessions map[xos.SessionID]*login
 	learned  map[xos.Account][]xos.GroupName // from certificates shown and not yet used
 	refusals map[string]time.Time            // told to the audit log lately
+	swept    sweepState
 	proofs   []*proof
 	tries    tries
 
@@ -114,6 +122,7 @@ var (
 	_ wire.Handler                = (*Service)(nil)
 	_ session.Sessions            = (*Service)(nil)
 	_ xosv1connect.SessionHandler = (*Service)(nil)
+	_ xosv1connect.UIDsHandler    = (*Service)(nil)
 )
 
 // New makes the service, takes over what a predecessor left and publishes the
@@ -132,6 +141,9 @@ func New(cfg Config, deps Deps) (*Service, error) {
 	}
 	if cfg.Linger == 0 {
 		cfg.Linger = time.Minute
+	}
+	if cfg.Retire == 0 {
+		cfg.Retire = time.Hour
 	}
 	if cfg.Tend == 0 {
 		cfg.Tend = 10 * time.Second
@@ -182,6 +194,9 @@ func (s *Service) Run(ctx context.Context) error {
 	tick := time.NewTicker(s.cfg.Tend)
 	defer tick.Stop()
 	s.sweep()
+	recycling := make(chan struct{})
+	go func() { defer close(recycling); s.recycle(ctx) }()
+	defer func() { <-recycling }()
 	for {
 		select {
 		case <-ctx.Done():

@@ -41,6 +41,10 @@ func (s *Service) settle(ctx context.Context, who vom.Identity, uid uint32, show
 		}
 	}()
 
+	// It may have been on its way out of use meanwhile, see close.
+	if err = s.Accounts.Use(who.Account, uid); err != nil {
+		return nil, err
+	}
 	p.work.Lock()
 	defer p.work.Unlock()
 	s.mu.Lock()

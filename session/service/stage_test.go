@@ -31,6 +31,7 @@ import (
 	"github.com/xtreemos/xos/session"
 	"github.com/xtreemos/xos/session/account"
 	"github.com/xtreemos/xos/session/process"
+	"github.com/xtreemos/xos/session/residue"
 	"github.com/xtreemos/xos/session/service"
 	"github.com/xtreemos/xos/session/wire"
 	"github.com/xtreemos/xos/test/need"
@@ -53,6 +54,10 @@ type stage struct {
 	guard  *guardian
 	mounts *mounts
 	audit  *audit.Log
+	// For the recycling of uids.
+	quarantine, idle time.Duration
+	search           func([]residue.Subject) residue.Report
+	auditor          service.Auditor
 
 	accounts *account.Map
 	*service.Service
@@ -84,6 +89,7 @@ func newStage(t *testing.T) *stage {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { s.audit.Close() })
+	s.auditor = s.audit
 	s.start()
 	t.Cleanup(func() { s.kill() })
 	return s
@@ -93,7 +99,7 @@ func newStage(t *testing.T) *stage {
 func (s *stage) start() {
 	s.Helper()
 	var err error
-	s.accounts, err = account.Open(account.Config{Dir: filepath.Join(s.dir, "state"), Etc: filepath.Join(s.dir, "etc")}, time.Now)
+	s.accounts, err = account.Open(account.Config{Dir: filepath.Join(s.dir, "state"), Etc: filepath.Join(s.dir, "etc"), Quarantine: s.quarantine}, time.Now)
 	if err != nil {
 		s.Fatal(err)
 	}
@@ -102,10 +108,10 @@ func (s *stage) start() {
 		s.Fatal(err)
 	}
 	s.born, _ = process.Now()
-	s.Service, err = service.New(service.Config{Node: "node1", Run: s.run, Homes: filepath.Join(s.dir, "home"), Linger: 100 * time.Millisecond, Tend: 50 * time.Millisecond},
+	s.Service, err = service.New(service.Config{Node: "node1", Run: s.run, Homes: filepath.Join(s.dir, "home"), Linger: 100 * time.Millisecond, Tend: 50 * time.Millisecond, Idle: s.idle, Retire: 20 * time.Millisecond},
 		service.Deps{Verifier: s.ca.Verifier(), Bundle: s.ca.Bundle, Policy: policy, Accounts: s.accounts, Guard: s.guard, Mounter: s.mounts,
-			Credentials: s.core.client(), Audit: s.audit, Reachable: func() bool { return true }, Jobs: func() int { return 0 }, Now: s.now,
-			Log: slog.New(slog.NewTextHandler(io.Discard, nil))})
+			Credentials: s.core.client(), Audit: s.auditor, Reachable: func() bool { return true }, Jobs: func() int { return 0 }, Now: s.now,
+			Search: s.hunt, Log: slog.New(slog.NewTextHandler(io.Discard, nil))})
 	if err != nil {
 		s.Fatal(err)
 	}

@@ -80,7 +80,7 @@ var parts = []string{"infra/kv/overlay", "infra/bus/wire", "xfs/frame", "session
 // contract, the contracts, and what is shared.
 var mayImport = map[string][]string{
 	"session/mount":   {"vom/machine"},
-	"session/service": {"session/account", "vom/trust", "vom/machine"},
+	"session/service": {"session/account", "session/residue", "vom/trust", "vom/machine"},
 	"vom/trust":       {"vom/machine"},
 	"session/wire":    {"session/shim"},
 	"nss_xos":         {"session/shim", "session/wire"},
