@@ -85,7 +85,9 @@ func (s *Service) close(ctx context.Context, a xos.Account, e account.Entry) err
 	if s.used(a) {
 		return s.Accounts.Use(a, e.ID)
 	}
-	if err := s.Guard.KillUser(ctx, e.ID); err != nil {
+	killCtx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	if err := s.Guard.KillUser(killCtx, e.ID); err != nil {
 		return err
 	}
 	if p := s.find(a); p != nil {
