@@ -1,0 +1,137 @@
+// Package apart plays the bypass checklist of isolation on a grid of its own:
+// what people of another VO, of the same one and of none can see of or do to
+// somebody's sessions and jobs on one machine.
+package apart
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sort"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/xtreemos/xos/test/need"
+	"github.com/xtreemos/xos/test/story"
+	"github.com/xtreemos/xos/test/testbed"
+)
+
+// grid is shared by the tests of this package. With XOS_KEEP set it outlives
+// them and is used again, while the packages are the same.
+var grid *testbed.Grid
+
+func TestMain(m *testing.M) {
+	debs, keep := os.Getenv("XOS_DEBS"), os.Getenv("XOS_KEEP") != ""
+	if debs == "" || os.Geteuid() != 0 {
+		os.Exit(m.Run()) // the tests say what they need
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 8*time.Minute)
+	defer cancel()
+	g, fresh, err := story.Up(ctx, story.Options{Name: "apart", Debs: debs, Keep: keep, Out: os.Stderr, Log: slog.New(slog.DiscardHandler)})
+	if err == nil && fresh {
+		err = settle(ctx, g)
+	}
+	code := 1
+	if err == nil {
+		grid = g
+		code = m.Run()
+	} else {
+		fmt.Fprintln(os.Stderr, "apart:", err)
+	}
+	if g != nil && !keep {
+		if err := g.Stop(context.Background()); err != nil {
+			fmt.Fprintln(os.Stderr, "apart:", err)
+			code = 1
+		}
+	}
+	os.Exit(code)
+}
+
+// settle makes the people: alice and bob of physics, carol of chemistry, each
+// logged in to the grid on the client, and guest, who is node1's own user.
+func settle(ctx context.Context, g *testbed.Grid) error {
+	teller := &story.Teller{Grid: g, Out: os.Stderr}
+	for _, s := range append(append([]story.Step{}, story.Administration...), story.Credentials...) {
+		if err := teller.Tell(ctx, s); err != nil {
+			return err
+		}
+	}
+	return g.Node("node1").Run(ctx, "useradd", "-m", "-s", "/bin/bash", "guest")
+}
+
+// install builds the prober and puts it where everybody on node1 can run it.
+func install(ctx context.Context, t *testing.T) {
+	t.Helper()
+	bin := filepath.Join(t.TempDir(), "prober")
+	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", bin, "./prober")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("building the prober: %v\n%s", err, out)
+	}
+	if err := grid.Node("node1").PushFile(ctx, bin, prober); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// prober is where the programs of victims and attackers are on node1.
+const prober = "/usr/local/bin/prober"
+
+// needGrid gives a context that ends before go test does.
+func needGrid(t *testing.T) context.Context {
+	t.Helper()
+	need.Root(t)
+	if grid == nil {
+		need.Missing(t, "packages", "make debs builds them; set XOS_DEBS")
+	}
+	return t.Context()
+}
+
+// on1 runs a shell command on node1 as one of its own users.
+func on1(ctx context.Context, t *testing.T, user, command string) string {
+	t.Helper()
+	out, status, err := story.Run(ctx, grid.Node("node1"), user, command)
+	if err != nil || status != 0 {
+		t.Fatalf("%s: %s: status %d (%v)\n%s", user, command, status, err, out)
+	}
+	return strings.TrimSpace(out)
+}
+
+func TestRootRaw(t *testing.T) {
+	ctx := needGrid(t)
+	install(ctx, t)
+	v := victim(ctx, t, "mx"+fmt.Sprint(time.Now().UnixNano()%1e8), os.Getenv("JOB") != "")
+	if os.Getenv("JOB") != "" {
+		v["PID"] = json.Number(on1(ctx, t, "root", "for p in $(pgrep -f 'victim "+v["Marker"].(string)+"'); do [ $(readlink /proc/$p/exe) = /usr/local/bin/prober ] && echo $p; done"))
+		v["TID"] = v["PID"]
+	}
+	cols := []string{"alice", "bob", "carol", "guest", "bobjob", "caroljob", "off"}
+	all := map[string]map[string]outcome{
+		"alice": login(ctx, t, "alice@physics", v), "bob": login(ctx, t, "bob@physics", v), "carol": login(ctx, t, "carol@chemistry", v),
+		"guest":  attack(ctx, t, grid.Node("node1"), "guest", prober+" attack "+v.String()),
+		"bobjob": inJob(ctx, t, "bob@physics", v), "caroljob": inJob(ctx, t, "carol@chemistry", v),
+	}
+	on1(ctx, t, "root", "systemctl stop xos-node; rm -f /sys/fs/bpf/xos/link_*")
+	all["off"] = outside(ctx, t, "carol@chemistry", v)
+	on1(ctx, t, "root", "systemctl start xos-node")
+	var names []string
+	for n := range all["alice"] {
+		names = append(names, n)
+	}
+	sort.Strings(names)
+	for _, n := range names {
+		fmt.Printf("%-28s", n)
+		for _, c := range cols {
+			m := "."
+			if all[c][n].Worked {
+				m = "X"
+			}
+			fmt.Printf(" %-8s", m)
+		}
+		fmt.Printf("| A %.90s | C %.90s\n", all["alice"][n].Detail, all["carol"][n].Detail)
+	}
+}

@@ -1,0 +1,119 @@
+package apart
+
+import (
+	"bufio"
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"io"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/xtreemos/xos/test/story"
+	"github.com/xtreemos/xos/test/testbed"
+)
+
+// outcome is the prober's.
+type outcome struct {
+	Worked bool
+	Detail string
+}
+
+// target is what the prober's victim told, and what it is changed to for those
+// who look from elsewhere.
+type target map[string]any
+
+func (t target) String() string {
+	data, err := json.Marshal(t)
+	if err != nil {
+		panic(err)
+	}
+	return base64.StdEncoding.EncodeToString(data)
+}
+
+// ssh is the command line of a person on the client.
+func ssh(account, option, command string) string {
+	return "ssh -o BatchMode=yes " + option + " " + account + "@node1 '" + command + "'"
+}
+
+// victim starts one in alice's session, or in a job of hers, and waits until
+// it is ready. It ends with the test.
+func victim(ctx context.Context, t *testing.T, marker string, job bool) target {
+	t.Helper()
+	command := "exec " + prober + " victim " + marker + " physics"
+	option := "-tt"
+	if job {
+		command, option = "exec xsub --name "+marker+" --node node1 -- "+prober+" victim "+marker+" physics", ""
+	}
+	life, cancel := context.WithCancel(ctx)
+	cmd := grid.Node("client").Command(life, testbed.As("alice", ssh("alice@physics", option, command))...)
+	out, w := io.Pipe()
+	cmd.Stdout, cmd.Stderr = w, w
+	cmd.WaitDelay = time.Second
+	if err := grid.Node("client").Start(cmd); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { cancel(); cmd.Wait(); w.Close() })
+	found := make(chan target, 1)
+	go func() {
+		scan := bufio.NewScanner(out)
+		var said strings.Builder
+		for scan.Scan() {
+			if text, ok := strings.CutPrefix(strings.TrimSpace(scan.Text()), "TARGET "); ok {
+				var v target
+				if json.Unmarshal([]byte(text), &v) == nil {
+					found <- v
+				}
+				io.Copy(io.Discard, out)
+				return
+			}
+			fmt.Fprintln(&said, scan.Text())
+		}
+		found <- target{"said": said.String()}
+	}()
+	select {
+	case v := <-found:
+		if v["PID"] == nil {
+			t.Fatalf("the victim did not start: %s", v["said"])
+		}
+		v["User"], v["Home"] = "alice@physics", "/home/xos/physics/alice"
+		return v
+	case <-time.After(60 * time.Second):
+		t.Fatal("the victim did not start in time")
+	}
+	return nil
+}
+
+// attack runs all attempts as somebody and gives how they went.
+func attack(ctx context.Context, t *testing.T, node *testbed.Node, user, command string) map[string]outcome {
+	t.Helper()
+	out, status, err := story.Run(ctx, node, user, command)
+	start := strings.Index(out, "{")
+	var all map[string]outcome
+	if err == nil && status == 0 && start >= 0 {
+		err = json.NewDecoder(strings.NewReader(out[start:])).Decode(&all)
+	}
+	if err != nil || len(all) == 0 {
+		t.Fatalf("%s: %.120s: status %d (%v)\n%s", user, command, status, err, out)
+	}
+	return all
+}
+
+// login attacks from an ssh session.
+func login(ctx context.Context, t *testing.T, account string, v target) map[string]outcome {
+	user, _, _ := strings.Cut(account, "@")
+	return attack(ctx, t, grid.Node("client"), user, ssh(account, "", prober+" attack "+v.String()))
+}
+
+// inJob attacks from a job.
+func inJob(ctx context.Context, t *testing.T, account string, v target) map[string]outcome {
+	user, _, _ := strings.Cut(account, "@")
+	return attack(ctx, t, grid.Node("client"), user, ssh(account, "", "xsub --node node1 -- "+prober+" attack "+v.String()))
+}
+
+// outside attacks as somebody from the machine's own namespaces.
+func outside(ctx context.Context, t *testing.T, account string, v target) map[string]outcome {
+	return attack(ctx, t, grid.Node("node1"), "root", "cd / && HOME=/ exec setpriv --reuid="+account+" --regid="+account+" --init-groups -- "+prober+" attack "+v.String())
+}

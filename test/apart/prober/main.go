@@ -1,0 +1,99 @@
+// Command prober is both sides of the isolation test: "prober victim" leaves
+// open what a careless user might, and waits; "prober attack" tries each way to
+// see it or to reach it.
+package main
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"os"
+	"time"
+)
+
+// Target is what a victim tells of itself: the attacker shall not have to guess.
+type Target struct {
+	PID, TID, UID   int
+	User, VO        string
+	PTS             string // "" without a terminal
+	Marker          string // in its command line and its names
+	Shm, Sem, Msg   int
+	Key             int
+	TCP4, TCP6, UDP int
+	Home            string
+}
+
+// Outcome is how one attempt went.
+type Outcome struct {
+	Worked bool
+	Detail string
+}
+
+func main() {
+	switch {
+	case len(os.Args) == 4 && os.Args[1] == "victim":
+		fail(victim(os.Args[2], os.Args[3]))
+	case len(os.Args) == 3 && os.Args[1] == "attack":
+		t, err := target(os.Args[2])
+		fail(err)
+		fail(json.NewEncoder(os.Stdout).Encode(attack(t)))
+	case len(os.Args) == 4 && os.Args[1] == "inner":
+		t, err := target(os.Args[3])
+		fail(err)
+		if err := inner(os.Args[2], t); err != nil {
+			fmt.Println(err)
+			os.Exit(1)
+		}
+	default:
+		fmt.Fprintln(os.Stderr, "usage: prober victim MARKER VO | attack TARGET | inner WHAT TARGET")
+		os.Exit(64)
+	}
+}
+
+func fail(err error) {
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "prober:", err)
+		os.Exit(1)
+	}
+}
+
+func target(text string) (t Target, err error) {
+	data, err := base64.StdEncoding.DecodeString(text)
+	if err == nil {
+		err = json.Unmarshal(data, &t)
+	}
+	return t, err
+}
+
+// patience is how long one attempt may take.
+const patience = 10 * time.Second
+
+// attack tries everything, each by itself.
+func attack(t Target) map[string]Outcome {
+	all := map[string]Outcome{}
+	for _, room := range []map[string]func(Target) error{visible, signals, memory, ipc, network, names, system} {
+		for name, try := range room {
+			done := make(chan error, 1)
+			go func() {
+				defer func() {
+					if p := recover(); p != nil {
+						done <- fmt.Errorf("panic: %v", p)
+					}
+				}()
+				done <- try(t)
+			}()
+			var err error
+			select {
+			case err = <-done:
+			case <-time.After(patience):
+				err = fmt.Errorf("no answer in %v", patience)
+			}
+			o := Outcome{Worked: err == nil}
+			if err != nil {
+				o.Detail = err.Error()
+			}
+			all[name] = o
+		}
+	}
+	return all
+}
