@@ -8,6 +8,7 @@
 #define _GNU_SOURCE /* setns */
 #endif
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <sched.h>
 #include <stdlib.h>
@@ -56,6 +57,20 @@ int read_open_reply(struct xos_reply *r, struct opened *o)
 	return 1;
 }
 
+/* Enters the IPC namespace that a session's mount namespace has in it, and on
+ * which it is mounted; there is none where the guard made none. */
+static int enter_ipc(void)
+{
+	int fd = open(XOS_IPC, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	int rc;
+
+	if (fd < 0)
+		return errno == ENOENT ? 0 : -1;
+	rc = setns(fd, CLONE_NEWIPC);
+	close(fd);
+	return rc;
+}
+
 /* Enters the namespace; the working directory stays where it was by name, if
  * that is to be found there. */
 static int enter_namespace(int fd)
@@ -63,7 +78,7 @@ static int enter_namespace(int fd)
 	char cwd[PATH_MAX];
 	int have = getcwd(cwd, sizeof cwd) != NULL && cwd[0] == '/';
 
-	if (setns(fd, CLONE_NEWNS) != 0)
+	if (setns(fd, CLONE_NEWNS) != 0 || enter_ipc() != 0)
 		return -1;
 	if (have && chdir(cwd) == 0)
 		return 0;

@@ -17,8 +17,8 @@ import (
 	"github.com/xtreemos/xos/aem/unit"
 )
 
-// config is libcontainer's description of a job: own pid, mount, ipc and uts
-// namespaces, the host's network, no capability, no way to gain one.
+// config is libcontainer's description of a job: own pid, mount, ipc, uts
+// and cgroup namespaces, the host's network, no capability, no way to gain one.
 func config(s unit.Spec, root, self string, have func(controller string) bool) (c *configs.Config, notices []string) {
 	resources := &cgroups.Resources{}
 	var rules []*devices.Rule
@@ -31,7 +31,7 @@ func config(s unit.Spec, root, self string, have func(controller string) bool) (
 		Capabilities:      &configs.Capabilities{},
 		Mounts:            mounts(s, self),
 		Namespaces: configs.Namespaces{
-			{Type: configs.NEWPID}, {Type: configs.NEWNS}, {Type: configs.NEWIPC}, {Type: configs.NEWUTS},
+			{Type: configs.NEWPID}, {Type: configs.NEWNS}, {Type: configs.NEWIPC}, {Type: configs.NEWUTS}, {Type: configs.NEWCGROUP},
 		},
 		MaskPaths: []string{"/proc/acpi", "/proc/asound", "/proc/kcore", "/proc/keys", "/proc/latency_stats",
 			"/proc/timer_list", "/proc/sched_debug", "/proc/scsi", "/sys/firmware", "/sys/devices/virtual/powercap"},

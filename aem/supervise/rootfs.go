@@ -18,7 +18,7 @@ const initPath = "/run/xos-init"
 // prepareRoot binds the host's file system, all of it, read-only to dir. This
 // process has a mount namespace of its own, which receives what the host
 // mounts (a home that comes back, say) and gives nothing.
-func prepareRoot(dir string) error {
+func prepareRoot(dir, homes string) error {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_SLAVE, ""); err != nil {
 		return &os.PathError{Op: "make slave", Path: "/", Err: err}
 	}
@@ -27,6 +27,13 @@ func prepareRoot(dir string) error {
 	}
 	if err := unix.Mount("/", dir, "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
 		return &os.PathError{Op: "bind /", Path: dir, Err: err}
+	}
+	// Where the homes are a mount of their own, the job's root is without
+	// them, and others' names are in no list of its mounts. EINVAL: they are not.
+	if homes != "" {
+		if err := unix.Unmount(filepath.Join(dir, homes), unix.MNT_DETACH); err != nil && err != unix.EINVAL && err != unix.ENOENT {
+			return &os.PathError{Op: "unmount", Path: filepath.Join(dir, homes), Err: err}
+		}
 	}
 	attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV}
 	if err := unix.MountSetattr(unix.AT_FDCWD, dir, unix.AT_RECURSIVE, &attr); err != nil {
@@ -51,6 +58,8 @@ func mounts(s unit.Spec, self string) []*configs.Mount {
 		tmp("/dev/shm", "mode=1777"),
 		{Source: "mqueue", Device: "mqueue", Destination: "/dev/mqueue", Flags: unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC},
 		tmp("/tmp", "mode=1777"),
+		// Its own cgroup and those below, as the root of a cgroup namespace.
+		{Source: "cgroup", Device: "cgroup", Destination: "/sys/fs/cgroup", Flags: unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC | unix.MS_RDONLY},
 		tmp("/run", "mode=755,size=1m"),
 		{Source: self, Device: "bind", Destination: initPath, Flags: unix.MS_BIND | unix.MS_RDONLY | unix.MS_NOSUID | unix.MS_NODEV},
 	}

@@ -34,7 +34,7 @@ func (u *Unit) start() ([]output, *json.Decoder, error) {
 		return nil, nil, err
 	}
 	rootfs := filepath.Join(u.dir, unit.RootDir)
-	if err := prepareRoot(rootfs); err != nil {
+	if err := prepareRoot(rootfs, u.spec.HomesRoot); err != nil {
 		return nil, nil, err
 	}
 	cfg, notices := config(u.spec, rootfs, self, controllers(root, hybrid))

@@ -104,7 +104,7 @@ func node(ctx context.Context, cfg config, keeper *trust.Keeper, log *slog.Logge
 	if err != nil {
 		return err
 	}
-	fence, err := guard.New(guard.Config{}, log)
+	fence, err := guard.New(guard.Config{Run: cfg.Run, Homes: cfg.Homes}, log)
 	if err != nil {
 		return err
 	}

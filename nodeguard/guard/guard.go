@@ -32,11 +32,23 @@ type Config struct {
 	// PinDir keeps the network programs and their maps in force when xos-node
 	// dies, below a bpffs; "" is "/sys/fs/bpf/xos".
 	PinDir string
+	// Run has the namespaces' pins and the VOs' records of logins; "" is
+	// "/run/xos".
+	Run string
+	// Scratch are directories in which everybody may write, and of which each
+	// VO's sessions have their own; nil is /tmp and /var/tmp.
+	Scratch []string
+	// Homes is the directory of homes, of which a session sees its VO's only;
+	// "" leaves them alone.
+	Homes string
 }
 
 // Guard implements nodeguard.Guard.
 type Guard struct {
 	log      *slog.Logger
+	run      string
+	homes    string
+	scratch  []string
 	cgroups  cgroups
 	network  *network // nil if this machine cannot
 	features []nodeguard.Feature
@@ -62,7 +74,19 @@ func New(cfg Config, log *slog.Logger) (*Guard, error) {
 	if cfg.PinDir == "" {
 		cfg.PinDir = "/sys/fs/bpf/xos"
 	}
-	g := &Guard{log: log, cgroups: cgroups{root: root, subtree: cfg.Subtree}, namespaces: map[xos.VOName]*os.File{}}
+	if cfg.Scratch == nil {
+		cfg.Scratch = []string{"/tmp", "/var/tmp"}
+	}
+	if cfg.Run == "" {
+		cfg.Run = "/run/xos"
+	}
+	if err := os.MkdirAll(cfg.Run, 0o755); err != nil {
+		return nil, xos.Errorf(xos.Internal, "making %s: %w", cfg.Run, err)
+	}
+	if err := os.WriteFile(filepath.Join(cfg.Run, ipcFile), nil, 0o600); err != nil {
+		return nil, xos.Errorf(xos.Internal, "making a place for IPC namespaces: %w", err)
+	}
+	g := &Guard{log: log, run: cfg.Run, homes: cfg.Homes, scratch: cfg.Scratch, cgroups: cgroups{root: root, subtree: cfg.Subtree}, namespaces: map[xos.VOName]*os.File{}}
 	have := func(name string, err error) {
 		f := nodeguard.Feature{Name: name, Have: err == nil}
 		if err != nil {
@@ -95,6 +119,9 @@ func (g *Guard) Level() (nodeguard.Level, []nodeguard.Feature) { return g.level,
 
 // Login implements nodeguard.Guard: from now on the uid's sockets are its VO's.
 func (g *Guard) Login(_ context.Context, a xos.Account, uid uint32) error {
+	if err := g.homesOf(a.VO); err != nil {
+		g.log.Warn("homes are not kept apart", "vo", a.VO, "error", err)
+	}
 	if g.network == nil {
 		return nil // Level says so; a policy may demand more
 	}

@@ -83,6 +83,7 @@ type stage struct {
 	*guard.Guard
 	dir string // the cgroup
 	bin string // the test binary, where every uid can run it
+	cfg guard.Config
 }
 
 func newStage(t *testing.T) stage {
@@ -124,7 +125,14 @@ func newStage(t *testing.T) stage {
 	})
 	inNet := filepath.Join(name, "net")
 	moveInto(t, root, inNet)
-	g, err := guard.New(guard.Config{CgroupRoot: root, Subtree: name, NetworkCgroup: inNet, PinDir: pins}, slog.New(slog.NewTextHandler(io.Discard, nil)))
+	run, scratch := t.TempDir(), t.TempDir()
+	t.Cleanup(func() {
+		for _, at := range []string{filepath.Join(run, "ns/physics.2"), filepath.Join(run, "ns")} {
+			unix.Unmount(at, unix.MNT_DETACH)
+		}
+	})
+	cfg := guard.Config{CgroupRoot: root, Subtree: name, NetworkCgroup: inNet, PinDir: pins, Run: run, Scratch: []string{scratch}}
+	g, err := guard.New(cfg, slog.New(slog.NewTextHandler(io.Discard, nil)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -138,7 +146,7 @@ func newStage(t *testing.T) stage {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.Remove(bin) })
-	return stage{g, filepath.Join(dir, "net"), bin}
+	return stage{g, filepath.Join(dir, "net"), bin, cfg}
 }
 
 // moveInto makes a cgroup and puts this process into it until the test's end,
@@ -307,6 +315,38 @@ func TestRootSessionNamespaceHidesOthers(t *testing.T) {
 	}
 	if !sees(carol) {
 		t.Error("carol does not see her own process")
+	}
+}
+
+// TestRootSessionNamespaceOutlivesTheGuard: who logs in after a restart shares
+// /tmp and IPC with who logged in before.
+func TestRootSessionNamespaceOutlivesTheGuard(t *testing.T) {
+	s := newStage(t)
+	inode := func(g *guard.Guard) uint64 {
+		t.Helper()
+		fd, err := g.SessionNamespace(t.Context(), "physics")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer unix.Close(fd)
+		var st unix.Stat_t
+		if err := unix.Fstat(fd, &st); err != nil {
+			t.Fatal(err)
+		}
+		return st.Ino
+	}
+	first := inode(s.Guard)
+	s.Guard.Close()
+	next, err := guard.New(s.cfg, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer next.Close()
+	if again := inode(next); again != first {
+		t.Errorf("namespace %d became %d", first, again)
+	}
+	if _, err := next.SessionNamespace(t.Context(), "../etc"); !xos.Is(err, xos.Invalid) {
+		t.Errorf("a VO's name leads elsewhere: %v", err)
 	}
 }
 

@@ -52,12 +52,14 @@
  * without the type. `password` has at most XOS_MAX_PASSWORD bytes; both sides
  * forget it with the request. `auth info` is SSH_AUTH_INFO_0, newlines and all. Where
  * `descriptors` is 1, a descriptor of a mount namespace came with the reply's
- * first byte (SCM_RIGHTS), which the login process has to enter.
+ * first byte (SCM_RIGHTS), which the login process has to enter; and then the
+ * IPC namespace whose file is mounted in it on XOS_IPC, if that is there.
  */
 #ifndef XOS_WIRE_H
 #define XOS_WIRE_H
 
 #define XOS_SOCKET "/run/xos/shim.sock"
+#define XOS_IPC "/run/xos/ipc"
 
 #define XOS_MAGIC 0x57534f58u /* "XOSW" */
 #define XOS_VERSION 1

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -78,7 +79,12 @@ func lists(dir, name string) error {
 
 // read wants a text in a file.
 func read(path, text string) error {
-	data, err := os.ReadFile(path)
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, 8<<20)) // lastlog has a size for every uid
 	if err != nil {
 		return err
 	}

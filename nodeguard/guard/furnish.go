@@ -1,0 +1,187 @@
+package guard
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/xtreemos/xos"
+)
+
+// hidden are directories that tell everybody who is logged in: in a session
+// they are empty. The login itself (pam_systemd, as root) needs none of them.
+var hidden = []string{"/run/systemd/users", "/run/systemd/sessions", "/run/systemd/units", "/run/systemd/transient",
+	"/run/systemd/inhibit", "/run/systemd/machines"}
+
+// records are files of logins that everybody may read. In a session they are
+// the VO's own: what sshd writes there is kept below Config.Run.
+var records = []string{"/run/utmp", "/var/log/wtmp", "/var/log/lastlog"}
+
+// ipcFile, below Config.Run, is where a session's mount namespace holds the IPC
+// namespace that belongs to it, for pam_xos.
+const ipcFile = "ipc"
+
+// furnish makes the calling thread's new namespaces those of a VO.
+func (g *Guard) furnish(vo xos.VOName) error {
+	for _, dir := range append([]string{filepath.Join(g.cgroups.root, g.cgroups.subtree)}, hidden...) {
+		if !exists(dir) {
+			continue
+		}
+		if err := tmpfs(dir, "mode=755,size=4k,nr_inodes=2", unix.MS_RDONLY|unix.MS_NOEXEC); err != nil {
+			return err
+		}
+	}
+	for _, at := range g.scratch {
+		dir, err := privateDirectory(at)
+		if err != nil {
+			return err
+		}
+		if err := bind(dir, at, unix.MS_NOSUID|unix.MS_NODEV); err != nil {
+			return err
+		}
+	}
+	if exists("/dev/shm") {
+		if err := tmpfs("/dev/shm", "mode=1777", 0); err != nil {
+			return err
+		}
+	}
+	if exists("/dev/mqueue") {
+		if err := unix.Mount("mqueue", "/dev/mqueue", "mqueue", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, ""); err != nil {
+			return &os.PathError{Op: "mount", Path: "/dev/mqueue", Err: err}
+		}
+	}
+	if err := g.ownRecords(vo); err != nil {
+		return err
+	}
+	if err := g.onlyHomes(vo); err != nil {
+		return err
+	}
+	return bind(ownNamespace("ipc"), filepath.Join(g.run, ipcFile), 0)
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}
+
+func tmpfs(at, options string, flags uintptr) error {
+	if err := unix.Mount("tmpfs", at, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV|flags, options); err != nil {
+		return &os.PathError{Op: "mount a tmpfs on", Path: at, Err: err}
+	}
+	return nil
+}
+
+func bind(from, to string, flags uintptr) error {
+	if err := unix.Mount(from, to, "", unix.MS_BIND, ""); err != nil {
+		return &os.PathError{Op: "bind " + from + " to", Path: to, Err: err}
+	}
+	if flags == 0 {
+		return nil
+	}
+	if err := unix.Mount("", to, "", unix.MS_BIND|unix.MS_REMOUNT|flags, ""); err != nil {
+		return &os.PathError{Op: "restrict", Path: to, Err: err}
+	}
+	return nil
+}
+
+// privateDirectory makes one inside a directory where everybody may write, as
+// systemd does for PrivateTmp=: the outer one lets nobody through but root, its
+// name cannot be guessed nor taken before, and tells nothing.
+func privateDirectory(at string) (string, error) {
+	outer, err := os.MkdirTemp(at, "xos-private-") // mode 0700
+	if err != nil {
+		return "", err
+	}
+	inner := filepath.Join(outer, "tmp")
+	if err := os.Mkdir(inner, 0o700); err != nil {
+		return "", err
+	}
+	return inner, os.Chmod(inner, 0o777|fs.ModeSticky)
+}
+
+func (g *Guard) ownRecords(vo xos.VOName) error {
+	for _, at := range records {
+		st, err := os.Stat(at)
+		if err != nil {
+			continue
+		}
+		own := filepath.Join(g.run, "logins", string(vo)+"."+filepath.Base(at))
+		if err := os.MkdirAll(filepath.Dir(own), 0o700); err != nil {
+			return err
+		}
+		f, err := os.OpenFile(own, os.O_CREATE|os.O_RDONLY, 0o644)
+		if err != nil {
+			return err
+		}
+		err = f.Chmod(st.Mode().Perm())
+		f.Close()
+		if err == nil {
+			err = bind(own, at, 0)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// homesOf makes a VO's homes a mount of their own, so that one mounted there
+// later is seen where that mount is, and nowhere else. It must come before the
+// VO's first home.
+func (g *Guard) homesOf(vo xos.VOName) error {
+	if g.homes == "" || !xos.ValidName(string(vo)) {
+		return nil
+	}
+	for _, dir := range []string{g.homes, filepath.Join(g.homes, string(vo))} {
+		if is, err := isMount(dir); err == nil && is {
+			continue
+		} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		if busy, err := hasMounts(dir); busy || err != nil {
+			return errors.Join(err, xos.Errorf(xos.Unavailable, "homes were mounted below %s before they could be kept apart: who is logged in can see the names of others' homes", dir).
+				WithHint("restart the machine, or log everybody out"))
+		}
+		mode := fs.FileMode(0o755)
+		if dir != g.homes {
+			mode = 0o700 // until it has its group
+		}
+		if err := ownMount(dir, mode, unix.MS_SHARED); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// onlyHomes leaves of all homes those of one VO, in the calling thread's mount
+// namespace.
+func (g *Guard) onlyHomes(vo xos.VOName) error {
+	if g.homes == "" {
+		return nil
+	}
+	own := filepath.Join(g.homes, string(vo))
+	if is, err := isMount(own); err != nil || !is {
+		return nil // see homesOf; the feature says so
+	}
+	at, err := unix.OpenTree(unix.AT_FDCWD, own, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_RECURSIVE)
+	if err != nil {
+		return &os.PathError{Op: "open_tree", Path: own, Err: err}
+	}
+	defer unix.Close(at)
+	if err := unix.Unmount(g.homes, unix.MNT_DETACH); err != nil {
+		return &os.PathError{Op: "unmount", Path: g.homes, Err: err}
+	}
+	if err := tmpfs(g.homes, "mode=755,size=64k", 0); err != nil {
+		return err
+	}
+	if err := os.Mkdir(own, 0o700); err != nil {
+		return err
+	}
+	if err := unix.MoveMount(at, "", unix.AT_FDCWD, own, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
+		return &os.PathError{Op: "move_mount", Path: own, Err: err}
+	}
+	return nil
+}
