@@ -27,8 +27,11 @@ const ipcFile = "ipc"
 // furnish makes the calling thread's new namespaces those of a VO.
 func (g *Guard) furnish(vo xos.VOName) error {
 	for _, dir := range append([]string{filepath.Join(g.cgroups.root, g.cgroups.subtree)}, hidden...) {
-		if !exists(dir) {
-			continue
+		// One that is made later would be seen.
+		if err := os.Mkdir(dir, 0o755); errors.Is(err, fs.ErrNotExist) {
+			continue // no systemd here
+		} else if err != nil && !errors.Is(err, fs.ErrExist) {
+			return err
 		}
 		if err := tmpfs(dir, "mode=755,size=4k,nr_inodes=2", unix.MS_RDONLY|unix.MS_NOEXEC); err != nil {
 			return err

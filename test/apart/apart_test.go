@@ -5,13 +5,11 @@ package apart
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"sort"
 	"strings"
 	"testing"
 	"time"
@@ -99,39 +97,4 @@ func on1(ctx context.Context, t *testing.T, user, command string) string {
 		t.Fatalf("%s: %s: status %d (%v)\n%s", user, command, status, err, out)
 	}
 	return strings.TrimSpace(out)
-}
-
-func TestRootRaw(t *testing.T) {
-	ctx := needGrid(t)
-	install(ctx, t)
-	v := victim(ctx, t, "mx"+fmt.Sprint(time.Now().UnixNano()%1e8), os.Getenv("JOB") != "")
-	if os.Getenv("JOB") != "" {
-		v["PID"] = json.Number(on1(ctx, t, "root", "for p in $(pgrep -f 'victim "+v["Marker"].(string)+"'); do [ $(readlink /proc/$p/exe) = /usr/local/bin/prober ] && echo $p; done"))
-		v["TID"] = v["PID"]
-	}
-	cols := []string{"alice", "bob", "carol", "guest", "bobjob", "caroljob", "off"}
-	all := map[string]map[string]outcome{
-		"alice": login(ctx, t, "alice@physics", v), "bob": login(ctx, t, "bob@physics", v), "carol": login(ctx, t, "carol@chemistry", v),
-		"guest":  attack(ctx, t, grid.Node("node1"), "guest", prober+" attack "+v.String()),
-		"bobjob": inJob(ctx, t, "bob@physics", v), "caroljob": inJob(ctx, t, "carol@chemistry", v),
-	}
-	on1(ctx, t, "root", "systemctl stop xos-node; rm -f /sys/fs/bpf/xos/link_*")
-	all["off"] = outside(ctx, t, "carol@chemistry", v)
-	on1(ctx, t, "root", "systemctl start xos-node")
-	var names []string
-	for n := range all["alice"] {
-		names = append(names, n)
-	}
-	sort.Strings(names)
-	for _, n := range names {
-		fmt.Printf("%-28s", n)
-		for _, c := range cols {
-			m := "."
-			if all[c][n].Worked {
-				m = "X"
-			}
-			fmt.Printf(" %-8s", m)
-		}
-		fmt.Printf("| A %.90s | C %.90s\n", all["alice"][n].Detail, all["carol"][n].Detail)
-	}
 }

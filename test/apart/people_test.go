@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"os/exec"
 	"strings"
 	"testing"
 	"time"
@@ -49,10 +50,25 @@ func victim(ctx context.Context, t *testing.T, marker string, job bool) target {
 	}
 	life, cancel := context.WithCancel(ctx)
 	cmd := grid.Node("client").Command(life, testbed.As("alice", ssh("alice@physics", option, command))...)
+	return await(t, grid.Node("client"), cmd, cancel)
+}
+
+// unguarded starts a victim as alice, in the machine's own namespaces.
+func unguarded(ctx context.Context, t *testing.T, marker string) target {
+	t.Helper()
+	life, cancel := context.WithCancel(ctx)
+	cmd := grid.Node("node1").Command(life, "setpriv", "--reuid=alice@physics", "--regid=alice@physics", "--init-groups", "--",
+		"env", "HOME=/home/xos/physics/alice", prober, "victim", marker, "physics")
+	return await(t, grid.Node("node1"), cmd, cancel)
+}
+
+// await starts a victim and waits until it is ready.
+func await(t *testing.T, node *testbed.Node, cmd *exec.Cmd, cancel func()) target {
+	t.Helper()
 	out, w := io.Pipe()
 	cmd.Stdout, cmd.Stderr = w, w
 	cmd.WaitDelay = time.Second
-	if err := grid.Node("client").Start(cmd); err != nil {
+	if err := node.Start(cmd); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { cancel(); cmd.Wait(); w.Close() })

@@ -19,7 +19,7 @@ var signals = map[string]func(Target) error{
 		return byPidfd(t, func(fd int) error { return unix.PidfdSendSignal(fd, unix.SIGURG, nil, 0) })
 	},
 	"pkill":       func(t Target) error { return succeeds("pkill", "-URG", "-f", "victim "+t.Marker) },
-	"setpriority": func(t Target) error { return unix.Setpriority(unix.PRIO_PROCESS, t.PID, 0) },
+	"setpriority": func(t Target) error { return unix.Setpriority(unix.PRIO_PROCESS, t.PID, 19) },
 	"ioprio_set":  func(t Target) error { return raw(unix.SYS_IOPRIO_SET, 1, uintptr(t.PID), 2<<13|4, 0, 0) },
 	"sched_setaffinity": func(t Target) error {
 		var s unix.CPUSet

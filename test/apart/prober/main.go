@@ -17,7 +17,6 @@ type Target struct {
 	User, VO        string
 	PTS             string // "" without a terminal
 	Marker          string // in its command line and its names
-	Shm, Sem, Msg   int
 	Key             int
 	TCP4, TCP6, UDP int
 	Home            string

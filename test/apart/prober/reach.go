@@ -19,12 +19,16 @@ var ipc = map[string]func(Target) error{
 	"ipcs":        func(t Target) error { return prints(fmt.Sprintf("0x%08x", crc(t.Marker)), "ipcs", "-a") },
 	"SysV: shmat": func(t Target) error { return shm(t) },
 	"SysV: semop": func(t Target) error {
-		b := [3]int16{0, 1, 0}
-		return raw(unix.SYS_SEMOP, uintptr(t.Sem), uintptr(unsafe.Pointer(&b)), 1)
+		return byKey(t, unix.SYS_SEMGET, 1, func(id uintptr) error {
+			b := [3]int16{0, 1, 0}
+			return raw(unix.SYS_SEMOP, id, uintptr(unsafe.Pointer(&b)), 1)
+		})
 	},
 	"SysV: msgsnd": func(t Target) error {
-		m := [2]int64{1, 0}
-		return raw(unix.SYS_MSGSND, uintptr(t.Msg), uintptr(unsafe.Pointer(&m)), 8, unix.IPC_NOWAIT)
+		return byKey(t, unix.SYS_MSGGET, 0, func(id uintptr) error {
+			m := [2]int64{1, 0}
+			return raw(unix.SYS_MSGSND, id, uintptr(unsafe.Pointer(&m)), 8, unix.IPC_NOWAIT)
+		})
 	},
 	"POSIX queue":        func(t Target) error { fd, err := mqOpen(t.Marker, unix.O_RDWR); unix.Close(fd); return err },
 	"/dev/mqueue: list":  func(t Target) error { return lists("/dev/mqueue", t.Marker) },
@@ -55,12 +59,24 @@ var ipc = map[string]func(Target) error{
 	"tty of /proc/fd": func(t Target) error { return open(fmt.Sprintf("/proc/%d/fd/0", t.PID)) },
 }
 
-func shm(t Target) error {
-	at, _, e := unix.Syscall(unix.SYS_SHMAT, uintptr(t.Shm), 0, 0)
+// byKey finds what the victim made by its key: numbers mean another object in
+// another namespace.
+func byKey(t Target, get, size uintptr, use func(id uintptr) error) error {
+	id, _, e := unix.Syscall(get, uintptr(crc(t.Marker)), size, 0)
 	if e != 0 {
 		return e
 	}
-	return raw(unix.SYS_SHMDT, at)
+	return use(id)
+}
+
+func shm(t Target) error {
+	return byKey(t, unix.SYS_SHMGET, 1, func(id uintptr) error {
+		at, _, e := unix.Syscall(unix.SYS_SHMAT, id, 0, 0)
+		if e != 0 {
+			return e
+		}
+		return raw(unix.SYS_SHMDT, at)
+	})
 }
 
 func flock(path string) error {

@@ -52,19 +52,14 @@ func victim(marker, vo string) error {
 		}
 	}
 	key := int(crc(marker))
-	for _, c := range []struct {
-		id *int
-		a  [4]uintptr
-	}{
-		{&t.Shm, [4]uintptr{unix.SYS_SHMGET, uintptr(key), 4096, unix.IPC_CREAT | everybody}},
-		{&t.Sem, [4]uintptr{unix.SYS_SEMGET, uintptr(key), 1, unix.IPC_CREAT | everybody}},
-		{&t.Msg, [4]uintptr{unix.SYS_MSGGET, uintptr(key), unix.IPC_CREAT | everybody, 0}},
+	for _, a := range [][4]uintptr{
+		{unix.SYS_SHMGET, uintptr(key), 4096, unix.IPC_CREAT | everybody},
+		{unix.SYS_SEMGET, uintptr(key), 1, unix.IPC_CREAT | everybody},
+		{unix.SYS_MSGGET, uintptr(key), unix.IPC_CREAT | everybody, 0},
 	} {
-		id, _, e := unix.Syscall(c.a[0], c.a[1], c.a[2], c.a[3])
-		if e != 0 {
-			note(fmt.Errorf("system call %d: %w", c.a[0], e))
+		if _, _, e := unix.Syscall(a[0], a[1], a[2], a[3]); e != 0 {
+			note(fmt.Errorf("system call %d: %w", a[0], e))
 		}
-		*c.id = int(id)
 	}
 	_, err := mqOpen(marker, unix.O_CREAT|unix.O_RDWR)
 	note(err)

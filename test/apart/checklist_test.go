@@ -1,0 +1,156 @@
+package apart
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"text/tabwriter"
+	"time"
+)
+
+// Those who try, a letter each, in the order of the table's columns.
+const (
+	again    = 'A' // alice, in a second session
+	member   = 'B' // bob, of the same VO
+	memberIn = 'b' // his job
+	stranger = 'C' // carol, of another VO
+	strangIn = 'c' // her job
+	local    = 'G' // guest, a user of the machine
+	bare     = 'O' // carol's uid, with no measure of the guard's on either side
+)
+
+const everyone = "ABbCcGO"
+
+// strangers are those who must be in no line that does not say why.
+const strangers = "CcG"
+
+// tried runs all attempts by all people and gives for each who got through.
+func tried(ctx context.Context, t *testing.T, v target) map[string]string {
+	got := map[string]string{}
+	note := func(who rune, all map[string]outcome) {
+		for name, o := range all {
+			if o.Worked {
+				got[name] += string(who)
+			} else {
+				got[name] += ""
+			}
+		}
+	}
+	note(again, login(ctx, t, "alice@physics", v))
+	note(member, login(ctx, t, "bob@physics", v))
+	note(memberIn, inJob(ctx, t, "bob@physics", v))
+	note(stranger, login(ctx, t, "carol@chemistry", v))
+	note(strangIn, inJob(ctx, t, "carol@chemistry", v))
+	note(local, attack(ctx, t, grid.Node("node1"), "guest", prober+" attack "+v.String()))
+	return got
+}
+
+// TestRootChecklist tries every line of the list from everybody, against a
+// session and against a job; then against the same with the guard's measures
+// off, where what they denied must work.
+func TestRootChecklist(t *testing.T) {
+	ctx := needGrid(t)
+	install(ctx, t)
+	nonce := fmt.Sprint(time.Now().UnixNano() % 1e8)
+	session := tried(ctx, t, victim(ctx, t, "ms"+nonce, false))
+
+	v := victim(ctx, t, "mj"+nonce, true)
+	pid := on1(ctx, t, "root", "for p in $(pgrep -f 'victim mj"+nonce+"'); do [ $(readlink /proc/$p/exe) = "+prober+" ] && echo $p; done; true")
+	v["PID"], v["TID"], v["PTS"] = json.Number(pid), json.Number(pid), ""
+	job := tried(ctx, t, v)
+
+	on1(ctx, t, "root", "systemctl stop xos-node && rm -f /sys/fs/bpf/xos/link_*")
+	defer on1(ctx, t, "root", "systemctl start xos-node")
+	for name, o := range outside(ctx, t, "carol@chemistry", unguarded(ctx, t, "mo"+nonce)) {
+		if o.Worked {
+			session[name] += string(bare)
+		}
+	}
+	if os.Getenv("XOS_PRINT") != "" {
+		for _, name := range sorted(session) {
+			fmt.Printf("LINE %s|%s|%s\n", name, session[name], job[name])
+		}
+		return
+	}
+	check(t, session, job)
+}
+
+// check compares with the checklist and prints it, with counts.
+func check(t *testing.T, session, job map[string]string) {
+	var b strings.Builder
+	w := tabwriter.NewWriter(&b, 0, 8, 2, ' ', 0)
+	fmt.Fprintln(w, "ATTEMPT\tSESSION\tJOB\tBY\tREMARK")
+	denied, open, barred, off := 0, 0, 0, 0
+	for _, l := range checklist {
+		s, known := session[l.name]
+		if !known {
+			t.Errorf("%s: the prober does not try it", l.name)
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", l.name, columns(s), columns(job[l.name]), l.by, l.why)
+		if s != l.session {
+			t.Errorf("%s, against a session: %q got through, want %q", l.name, s, l.session)
+		}
+		if job[l.name] != l.job {
+			t.Errorf("%s, against a job: %q got through, want %q", l.name, job[l.name], l.job)
+		}
+		if strings.ContainsAny(l.session+l.job, strangers) && l.why == "" {
+			t.Errorf("%s is open to strangers, and the list does not say why", l.name)
+		}
+		switch {
+		case strings.ContainsAny(l.session, "Cc"):
+			open++
+		case strings.ContainsAny(l.session, "ABb"):
+			denied++
+		default:
+			barred++
+			if l.why == "" {
+				t.Errorf("%s works for nobody, and the list does not say why", l.name)
+			}
+		}
+		// What the guard denies must work without it; what the kernel's own
+		// rules about uids deny has alice as proof that it can work at all.
+		switch l.by {
+		case byGuard:
+			off++
+			if !strings.Contains(s, string(bare)) {
+				t.Errorf("%s is denied without the guard too", l.name)
+			}
+		case byUID:
+			if strings.Contains(s, string(bare)) {
+				t.Errorf("%s is denied by the guard, not by uids", l.name)
+			}
+		}
+	}
+	for _, name := range sorted(session) {
+		if !slices.ContainsFunc(checklist, func(l line) bool { return l.name == name }) {
+			t.Errorf("%s is tried and in no line", name)
+		}
+	}
+	w.Flush()
+	fmt.Printf("%s\n%d attempts by 6 people on a session and a job: %d denied to the other VO and open within, %d open at level C, %d open to nobody; %d denials vanish without the guard\n",
+		b.String(), len(checklist), denied, open, barred, off)
+	fmt.Println("A alice again, B bob of her VO, b his job, C carol of another VO, c her job, G a local user, O carol without the guard")
+}
+
+// columns shows who got through, each at her place.
+func columns(who string) string {
+	return strings.Map(func(r rune) rune {
+		if strings.ContainsRune(who, r) {
+			return r
+		}
+		return '.'
+	}, everyone)
+}
+
+func sorted(m map[string]string) []string {
+	var names []string
+	for n := range m {
+		names = append(names, n)
+	}
+	slices.Sort(names)
+	return names
+}
