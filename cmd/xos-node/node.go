@@ -145,6 +145,7 @@ func node(ctx context.Context, cfg config, keeper *trust.Keeper, log *slog.Logge
 		return serveJobs(ctx, cfg, jobDeps{name: name, keeper: keeper, sessions: sessions, tcp: tcp, log: log, started: exec.Store,
 			exec: execution.Deps{Verifier: keeper.Verifier(), Decider: decider, Sessions: sessions, Guard: fence, Credentials: credentials,
 				Directory: xosv1connect.NewJobDirectoryClient(core, "https://"+cfg.Core, rpc.ClientOptions()...), Audit: history, Now: time.Now, Log: log},
+			guard:     fence,
 			isolation: func() string { level, _ := fence.Level(); return string(level) }})
 	})
 	group.Go(func() error { return watchdog(ctx, sessions) })
@@ -163,6 +164,7 @@ type jobDeps struct {
 	exec      execution.Deps
 	started   func(*execution.Execution)
 	isolation func() string
+	guard     *guard.Guard
 	tcp       net.Listener
 	log       *slog.Logger
 }
@@ -210,6 +212,7 @@ func serveJobs(ctx context.Context, cfg config, d jobDeps) error {
 	local.Handle(xosv1connect.NewSessionHandler(d.sessions, opts...))
 	local.Handle(xosv1connect.NewUIDsHandler(d.sessions, opts...))
 	local.Handle(xosv1connect.NewJobsHandler(manager, opts...))
+	local.Handle(xosv1connect.NewGuardHandler(d.guard, opts...))
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error {
 		return rpc.ServeTLS(ctx, d.tcp, d.keeper.Verifier().ServerTLS(d.keeper.Certificate, true), remote)

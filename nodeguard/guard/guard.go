@@ -54,6 +54,7 @@ type Guard struct {
 	features []nodeguard.Feature
 	level    nodeguard.Level
 
+	testing    sync.Mutex // the programs know one probe at a time
 	mu         sync.Mutex
 	namespaces map[xos.VOName]*os.File
 }

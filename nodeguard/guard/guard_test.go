@@ -114,7 +114,7 @@ func newStage(t *testing.T) stage {
 	})
 	t.Cleanup(func() {
 		for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
-			for _, sub := range []string{"vo-physics/job-j1", "vo-physics", "net", ""} {
+			for _, sub := range []string{"vo-physics/job-j1", "vo-physics", "outside", "net", ""} {
 				os.Remove(filepath.Join(dir, sub))
 			}
 			if _, err := os.Stat(dir); os.IsNotExist(err) {
@@ -347,6 +347,32 @@ func TestRootSessionNamespaceOutlivesTheGuard(t *testing.T) {
 	}
 	if _, err := next.SessionNamespace(t.Context(), "../etc"); !xos.Is(err, xos.Invalid) {
 		t.Errorf("a VO's name leads elsewhere: %v", err)
+	}
+}
+
+// TestRootSelfTest: every measure fires; and one whose programs are taken away
+// is found out.
+func TestRootSelfTest(t *testing.T) {
+	s := newStage(t)
+	if fd, err := s.SessionNamespace(t.Context(), "physics"); err != nil {
+		t.Fatal(err)
+	} else {
+		unix.Close(fd)
+	}
+	failed := func() (names []string) {
+		for _, f := range s.Test() {
+			if !f.Have {
+				names = append(names, f.Name+": "+f.Why)
+			}
+		}
+		return names
+	}
+	if bad := failed(); len(bad) > 0 || len(s.Test()) != 4 {
+		t.Errorf("of %d measures, these do not hold: %q", len(s.Test()), bad)
+	}
+	moveInto(t, s.cfg.CgroupRoot, filepath.Base(filepath.Dir(s.dir))+"/outside")
+	if bad := failed(); len(bad) != 1 || !strings.HasPrefix(bad[0], "network: ") {
+		t.Errorf("outside the programs' cgroup: %q", bad)
 	}
 }
 
