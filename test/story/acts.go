@@ -73,7 +73,7 @@ var Jobs = []Step{
 	{Who: "alice@client", Run: ssh("alice@physics", "node1", `xsub --node node2 -- sh -c "hostname; cat note; id -un; pwd"`),
 		Want: `(?s)node2.*written on node1.*alice@physics.*/home/xos/physics/alice`},
 	{Who: "alice@client", Run: ssh("alice@physics", "node1", `echo through the grid | xsub -- tr a-z A-Z`), Want: "THROUGH THE GRID"},
-	{Who: "alice@client", Run: ssh("alice@physics", "node1", `xsub -- no-such-program; echo status $?`), Want: `(?s)no-such-program.*status 127`},
+	{Who: "alice@client", Run: ssh("alice@physics", "node1", `xsub -- no-such-program 2>&1; echo status $?`), Want: `(?s)no-such-program.*status 127`},
 	{Who: "alice@client", Run: ssh("alice@physics", "node1", `xsub --cpus 500 -- true; echo status $?`), Want: `(?s)status 69`},
 }
 
