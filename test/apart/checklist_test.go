@@ -10,6 +10,8 @@ import (
 	"testing"
 	"text/tabwriter"
 	"time"
+
+	"github.com/xtreemos/xos/test/story"
 )
 
 // Those who try, a letter each, in the order of the table's columns.
@@ -153,4 +155,33 @@ func sorted(m map[string]string) []string {
 	}
 	slices.Sort(names)
 	return names
+}
+
+// TestRootGuardCommand: root sees the level and tests it; users see the level.
+func TestRootGuardCommand(t *testing.T) {
+	ctx := needGrid(t)
+	login := func(command string) string {
+		out, _, err := story.Run(ctx, grid.Node("client"), "carol", ssh("carol@chemistry", "", command))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return out
+	}
+	if out := login("xos guard status"); !strings.Contains(out, "level C") || strings.Contains(out, "refused:") {
+		t.Errorf("carol is shown\n%s", out)
+	}
+	if out := login("xos guard test; echo status $?"); !strings.Contains(out, "status 77") {
+		t.Errorf("carol may test: %s", out)
+	}
+	if out := on1(ctx, t, "root", "xos guard test"); strings.Contains(out, "FAILS") || !strings.Contains(out, "session of chemistry") {
+		t.Errorf("root's test:\n%s", out)
+	}
+	var status struct {
+		Level    string
+		Measures []struct{ Name string }
+		Counts   []struct{ What string }
+	}
+	if out := on1(ctx, t, "root", "xos guard status --json"); json.Unmarshal([]byte(out), &status) != nil || status.Level != "C" || len(status.Measures) < 4 || len(status.Counts) != 4 {
+		t.Errorf("as JSON: %s", out)
+	}
 }

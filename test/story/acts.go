@@ -119,7 +119,7 @@ var Apart = []Step{
 	{Who: "carol@client", Run: ssh("carol@chemistry", "node1", "getent passwd alice@physics; echo status $?"), Want: "status 2"},
 	{Who: "carol@client", Run: ssh("carol@chemistry", "node1", "ps aux; ls -d /proc/[0-9]*"), Not: `sleep 987|alice|/proc/${PID}\b`},
 	{Who: "carol@client", Run: ssh("carol@chemistry", "node1", "kill -9 ${PID}; echo status $?"), Want: "status 1"},
-	{Who: "carol@client", Run: ssh("carol@chemistry", "node1", "ls /home/xos/physics 2>&1; cat /home/xos/physics/alice/note"), Status: 1, Want: "(?i)permission denied", Not: "written"},
+	{Who: "carol@client", Run: ssh("carol@chemistry", "node1", "ls /home/xos/physics 2>&1; cat /home/xos/physics/alice/note"), Status: 1, Want: "physics.: No such file", Not: "written"},
 	{Who: "root@node1", Run: "id guest >/dev/null 2>&1 || useradd -m guest; runuser -u guest -- getent passwd alice@physics; echo status $?", Want: "status 2",
 		Shown: "runuser -u guest -- getent passwd alice@physics; echo status $?"},
 	{Who: "root@node1", Run: "runuser -u guest -- kill -9 ${PID}; echo status $?", Want: "status 1"},

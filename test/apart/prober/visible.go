@@ -21,7 +21,7 @@ var visible = map[string]func(Target) error{
 	"/proc: PID/task/TID": func(t Target) error { return read("/proc/"+itoa(t.PID)+"/task/"+itoa(t.TID)+"/stat", "") },
 	"/proc: PID/cmdline":  func(t Target) error { return read("/proc/"+itoa(t.PID)+"/cmdline", t.Marker) },
 	"ps":                  func(t Target) error { return prints(t.Marker, "ps", "-e", "-ww", "-o", "pid,args") },
-	"top":                 func(t Target) error { return prints(itoa(t.PID)+" ", "top", "-b", "-n1", "-w200") },
+	"top":                 func(t Target) error { return prints("victim "+t.Marker, "top", "-b", "-n1", "-c", "-w300") },
 	"pgrep":               func(t Target) error { return prints(itoa(t.PID), "pgrep", "-f", "victim "+t.Marker) },
 	"pidof":               func(t Target) error { return prints(itoa(t.PID), "pidof", "prober") },
 	"lsof":                func(t Target) error { return prints(t.Marker, "lsof", "-n", "-p", itoa(t.PID)) },
