@@ -186,11 +186,11 @@ func TestRootLostNode(t *testing.T) {
 	newMember(ctx, t, g, "fritz", "lab")
 	done := make(chan string, 1)
 	go func() {
-		out, status, err := story.Run(ctx, g.Node("client"), "fritz", "ssh fritz@lab@node1 'xsub --node node2 -- sh -c \"echo started; exec sleep 1000\"'")
+		out, status, err := story.Run(ctx, g.Node("client"), "fritz", "ssh fritz@lab@node1 'xsub --node node2 -- sh -c \"echo started; exec sleep 1000\"' 2>&1 | tee lost; exit ${PIPESTATUS[0]}")
 		done <- fmt.Sprintf("%s status %d %v", out, status, err)
 	}()
 	node2 := g.Node("node2")
-	eventually(t, 30*time.Second, "the job runs", func() error { return node2.Run(ctx, "pgrep", "-f", "sleep 1000") })
+	eventually(t, 30*time.Second, "the job's output comes", func() error { return g.Node("client").Run(ctx, "grep", "-q", "started", "/home/fritz/lost") })
 	if err := node2.Run(ctx, "ip", "link", "set", "eth0", "down"); err != nil {
 		t.Fatal(err)
 	}

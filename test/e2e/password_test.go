@@ -33,7 +33,7 @@ func TestRootPasswordLogin(t *testing.T) {
 	ctx, g := needGrid(t)
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Minute)
 	defer cancel()
-	newMember(ctx, t, g, "ida", "lab")
+	newMember(ctx, t, g, "kurt", "lab")
 	node, core := g.Node("node1"), g.Node("core")
 	root := func(n *testbed.Node, command string) string {
 		t.Helper()
@@ -57,7 +57,7 @@ func TestRootPasswordLogin(t *testing.T) {
 	home := func(sh *testbed.Shell, how string) {
 		t.Helper()
 		r := do(ctx, t, sh, "id -un; findmnt -no FSTYPE -T ~; pwd; echo "+how+" >> ways; sync ways; xos whoami | head -1; xsub -- echo from a job")
-		for _, text := range []string{"ida@lab", "fuse.xosfs", "/home/xos/lab/ida", "from a job"} {
+		for _, text := range []string{"kurt@lab", "fuse.xosfs", "/home/xos/lab/kurt", "from a job"} {
 			if !strings.Contains(r.Output, text) {
 				t.Errorf("%s: no %q in %s", how, text, r.Output)
 			}
@@ -66,7 +66,7 @@ func TestRootPasswordLogin(t *testing.T) {
 
 	t.Run("su", func(t *testing.T) {
 		sh := shell(node, "guest")
-		if err := giving(ctx, t, sh, "su - ida@lab", "wrong-guess"); err == nil || !strings.Contains(err.Error(), "wrong user or password") {
+		if err := giving(ctx, t, sh, "su - kurt@lab", "wrong-guess"); err == nil || !strings.Contains(err.Error(), "wrong user or password") {
 			t.Errorf("a wrong password: %v", err)
 		}
 		sh = shell(node, "guest")
@@ -74,23 +74,23 @@ func TestRootPasswordLogin(t *testing.T) {
 			t.Errorf("nobody's password: %v", err)
 		}
 		sh = shell(node, "guest")
-		if err := giving(ctx, t, sh, "su - ida@lab", "long-enough"); err != nil {
+		if err := giving(ctx, t, sh, "su - kurt@lab", "long-enough"); err != nil {
 			t.Fatal(err)
 		}
 		home(sh, "su")
-		if out := root(node, "xos session list"); !strings.Contains(out, "ida@lab") {
+		if out := root(node, "xos session list"); !strings.Contains(out, "kurt@lab") {
 			t.Errorf("sessions: %s", out)
 		}
 		do(ctx, t, sh, "exec sleep 0")
 		eventually(t, 10*time.Second, "the session ends", func() error {
-			if out := root(node, "xos session list"); strings.Contains(out, "ida@lab") {
+			if out := root(node, "xos session list"); strings.Contains(out, "kurt@lab") {
 				return fmt.Errorf("%s", out)
 			}
 			return nil
 		})
 	})
 	t.Run("console", func(t *testing.T) {
-		cmd, tty, err := node.StartTerminal(ctx, 50, 200, "setsid", "-c", "login", "ida@lab") // a session leader, as getty is
+		cmd, tty, err := node.StartTerminal(ctx, 50, 200, "setsid", "-c", "login", "kurt@lab") // a session leader, as getty is
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -111,22 +111,22 @@ func TestRootPasswordLogin(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if !strings.Contains(seen, "/home/xos/lab/ida") {
+		if !strings.Contains(seen, "/home/xos/lab/kurt") {
 			t.Errorf("the console said %q", seen)
 		}
 	})
 	t.Run("ssh", func(t *testing.T) {
-		const by = "ssh -o PubkeyAuthentication=no -o PreferredAuthentications=keyboard-interactive,password ida@lab@node1"
-		want(ctx, t, g, "ida", by+" true </dev/null", 255, "Permission denied (publickey)")
+		const by = "ssh -o PubkeyAuthentication=no -o PreferredAuthentications=keyboard-interactive,password kurt@lab@node1"
+		want(ctx, t, g, "kurt", by+" true </dev/null", 255, "Permission denied (publickey)")
 		root(node, "printf 'Match User *@*\\n\\tKbdInteractiveAuthentication yes\\n\\tAuthenticationMethods publickey keyboard-interactive\\n' >/etc/ssh/sshd_config.d/50-xos-password.conf && sshd -t && systemctl reload ssh")
 		defer root(node, "rm /etc/ssh/sshd_config.d/50-xos-password.conf && systemctl reload ssh")
-		sh := shell(g.Node("client"), "ida")
+		sh := shell(g.Node("client"), "kurt")
 		if err := giving(ctx, t, sh, by, "long-enough"); err != nil {
 			t.Fatal(err)
 		}
 		home(sh, "ssh")
-		want(ctx, t, g, "ida", "ssh -o BatchMode=yes ida@lab@node1 'cat ways'", 0, "su", "ssh") // and certificates go on
-		sh = shell(g.Node("client"), "ida")
+		want(ctx, t, g, "kurt", "ssh -o BatchMode=yes kurt@lab@node1 'cat ways'", 0, "su", "ssh") // and certificates go on
+		sh = shell(g.Node("client"), "kurt")
 		if err := sh.Send(by + " true\n"); err != nil {
 			t.Fatal(err)
 		}
@@ -143,7 +143,7 @@ func TestRootPasswordLogin(t *testing.T) {
 		}
 	})
 	t.Run("passwd", func(t *testing.T) {
-		out, _, err := story.Run(ctx, node, "root", "pamtester passwd ida@lab chauthtok") // passwd itself takes no such name
+		out, _, err := story.Run(ctx, node, "root", "pamtester passwd kurt@lab chauthtok") // passwd itself takes no such name
 		if err != nil || !strings.Contains(out, "xos login USER@VO --token") {
 			t.Errorf("passwd says %s %v", out, err)
 		}
@@ -152,7 +152,7 @@ func TestRootPasswordLogin(t *testing.T) {
 		root(core, "systemctl stop xos-core.service xos-core.socket")
 		defer root(core, "systemctl start xos-core.socket xos-core.service")
 		sh := shell(node, "guest")
-		if err := giving(ctx, t, sh, "su - ida@lab", "long-enough"); err == nil || !strings.Contains(err.Error(), "no answer from") {
+		if err := giving(ctx, t, sh, "su - kurt@lab", "long-enough"); err == nil || !strings.Contains(err.Error(), "no answer from") {
 			t.Errorf("without the core: %v", err)
 		}
 	})
