@@ -338,7 +338,7 @@ func TestRootTerminal(t *testing.T) {
 }
 
 func TestRootSupervisorKilled(t *testing.T) {
-	j := launch(t, nil, "sh", "-c", "echo $$; sleep 1000 & sleep 1000")
+	j := launch(t, nil, "sh", "-c", "sleep 1000 & echo $$; sleep 1000")
 	l := j.attach(&xosv1.ToJob{})
 	l.until("output", func() bool { return l.out.Len() > 0 })
 	procs := "/sys/fs/cgroup/unified" + j.spec.Cgroup + "/cgroup.procs"
