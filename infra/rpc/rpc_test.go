@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -51,7 +52,9 @@ func serve(t *testing.T, m machines, log *strings.Builder) xosv1connect.Machines
 		}
 	})
 	for deadline := time.Now().Add(5 * time.Second); ; {
-		if _, err := os.Stat(path); err == nil {
+		// It is there a moment before anybody listens.
+		if c, err := net.Dial("unix", path); err == nil {
+			c.Close()
 			break
 		}
 		if time.Now().After(deadline) {
