@@ -64,16 +64,22 @@ func TestRootFiveHundredLogins(t *testing.T) {
 	const few, many = 100, 500
 	local, _ := logins(few, "-i local local@node1")
 	before := ticks("xos-node")
-	grid, clients := logins(many, "jana@lab@node1")
+	var grid time.Duration
+	clients := 0.0
+	for range many / few { // each within what one command may take
+		took, cpu := logins(few, "jana@lab@node1")
+		grid, clients = grid+took, clients+cpu*few/many
+	}
 	spent := float64(ticks("xos-node")-before) / 100 / many
 	t.Logf("%d grid logins, 20 at once: %v, %.1f/s; local ones %.1f/s (a grid login takes %.2f times as long)", many, grid.Round(time.Millisecond), many/grid.Seconds(),
 		few/local.Seconds(), (grid.Seconds()/many)/(local.Seconds()/few))
 	t.Logf("CPU of a grid login: ssh %.1f ms, xos-node %.1f ms, of %.1f ms wall time", 1000*clients, 1000*spent, 1000*grid.Seconds()/many)
-	if grid > 90*time.Second {
-		t.Errorf("they took %v", grid)
+	if each := grid.Seconds() / many; each > 5*local.Seconds()/few {
+		t.Errorf("a grid login takes %.0f ms, a local one %.0f ms", 1000*each, 1000*local.Seconds()/few)
 	}
-	// All of it is over when it is over.
-	eventually(t, 10*time.Second, "no session is left", func() error {
+	// All of it is over when it is over: the last is systemd's manager for the
+	// user, which waits for ten seconds, and then stops.
+	eventually(t, 60*time.Second, "no session is left", func() error {
 		out, _, err := story.Run(ctx, node, "root", "xos session list | grep jana@lab")
 		if err == nil && strings.TrimSpace(out) != "" {
 			return fmt.Errorf("%s", out)
