@@ -122,7 +122,7 @@ func node(ctx context.Context, cfg config, keeper *trust.Keeper, log *slog.Logge
 	sessions, err := service.New(service.Config{Node: name, Run: cfg.Run, Homes: cfg.Homes, Shell: cfg.Shell, Linger: cfg.Linger.Duration, Idle: cfg.Idle.Duration},
 		service.Deps{Verifier: keeper.Verifier(), Bundle: keeper.Bundle, Policy: decider, Accounts: accounts, Guard: fence,
 			Mounter:     mount.Units{Run: cfg.Run, Core: cfg.Core, Roots: filepath.Join(cfg.Trust, "roots.pem")},
-			Credentials: credentials, Audit: history, Reachable: keeper.Reachable, Jobs: jobs, Search: cfg.search, Now: time.Now, Log: log})
+			Credentials: credentials, Audit: history, Reachable: keeper.Reachable, Jobs: jobs, Search: cfg.search(fence), Now: time.Now, Log: log})
 	if err != nil {
 		return err
 	}

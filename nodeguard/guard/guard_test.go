@@ -350,6 +350,56 @@ func TestRootSessionNamespaceOutlivesTheGuard(t *testing.T) {
 	}
 }
 
+// TestRootRelease: a namespace with a process in it stays; an empty one goes,
+// and takes with it what somebody left there.
+func TestRootRelease(t *testing.T) {
+	s := newStage(t)
+	enter := func() int {
+		t.Helper()
+		fd, err := s.SessionNamespace(t.Context(), "physics")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return fd
+	}
+	fd := enter()
+	inside := exec.Command("nsenter", "--mount=/proc/self/fd/3", "sh", "-c", "echo left >/dev/shm/left; echo ready; exec sleep 60")
+	inside.ExtraFiles = []*os.File{os.NewFile(uintptr(fd), "ns")}
+	out, err := inside.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := inside.Start(); err != nil {
+		t.Fatal(err)
+	}
+	inside.ExtraFiles[0].Close()
+	defer func() { inside.Process.Kill(); inside.Wait() }()
+	if _, err := io.ReadFull(out, make([]byte, 6)); err != nil {
+		t.Fatal(err)
+	}
+	leftAfterRelease := func() bool {
+		t.Helper()
+		if err := s.Release(); err != nil {
+			t.Fatal(err)
+		}
+		look := exec.Command("nsenter", "--mount=/proc/self/fd/3", "test", "-e", "/dev/shm/left")
+		look.ExtraFiles = []*os.File{os.NewFile(uintptr(enter()), "ns")}
+		defer look.ExtraFiles[0].Close()
+		return look.Run() == nil
+	}
+	if !leftAfterRelease() {
+		t.Error("a namespace in use was let go")
+	}
+	inside.Process.Kill()
+	inside.Wait()
+	if leftAfterRelease() {
+		t.Error("an empty namespace stayed, with what was left in it")
+	}
+	if pins, _ := filepath.Glob(filepath.Join(s.cfg.Run, "ns/*")); len(pins) != 1 {
+		t.Errorf("pinned: %q", pins)
+	}
+}
+
 // TestRootSelfTest: every measure fires; and one whose programs are taken away
 // is found out.
 func TestRootSelfTest(t *testing.T) {
