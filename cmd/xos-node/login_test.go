@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -95,7 +96,21 @@ func TestRootLogin(t *testing.T) {
 		filepath.Join(dir, "self"), "-test.run=^TestRootLogin$", "-test.v")
 	cmd.Env = append(os.Environ(), inside+"="+dir, "XOS_TEST_CGROUP="+root, "XOS_TEST_GROUP="+group)
 	cmd.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: fd}
+	// Its mounts end with it; the directories of its sessions' /tmp do not.
+	private := func() (dirs []string) {
+		for _, at := range []string{"/tmp", "/var/tmp"} {
+			found, _ := filepath.Glob(at + "/xos-private-*")
+			dirs = append(dirs, found...)
+		}
+		return dirs
+	}
+	before := private()
 	out, err := cmd.CombinedOutput()
+	for _, d := range private() {
+		if !slices.Contains(before, d) {
+			os.RemoveAll(d)
+		}
+	}
 	t.Logf("%s", out)
 	if err != nil {
 		t.Fatal(err)
