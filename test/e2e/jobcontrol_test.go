@@ -101,8 +101,8 @@ func TestRootJobControl(t *testing.T) {
 	expect(`\$ $`)
 	send("tty; stty size; hostname; echo $((6*7))\n")
 	expect(`/dev/pts/\d+\s+50 200\s+node2\s+42`)
-	send("sleep 1000\n")
-	time.Sleep(300 * time.Millisecond) // the shell there starts it; ^C at its prompt would be harmless too
+	send("sleep 1234\n")
+	eventually(t, 10*time.Second, "it runs there", func() error { return g.Node("node2").Run(ctx, "pgrep", "-f", "^sleep 1234") })
 	send("\x03")
 	expect(`\$ $`)
 	send("exit 6\n")

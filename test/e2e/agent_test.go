@@ -1,0 +1,46 @@
+package e2e
+
+import (
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// TestRootLoginOnTerminal asks for the password at a terminal without showing
+// it, and puts the credential into a real ssh-agent, from where alone ssh then
+// has it; logging out takes it away.
+func TestRootLoginOnTerminal(t *testing.T) {
+	ctx, g := needGrid(t)
+	newMember(ctx, t, g, "lotte", "lab")
+	sh, err := g.Node("client").Shell(ctx, "su", "-l", "lotte")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer sh.Close()
+	do(ctx, t, sh, "xos logout; eval $(ssh-agent)")
+	defer do(ctx, t, sh, "ssh-agent -k")
+	do(ctx, t, sh, "stty echo") // as a person's terminal is
+	if err := sh.Send("xos login lotte@lab\n"); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := sh.Expect(ctx, regexp.MustCompile("Password of lotte@lab: ")); err != nil {
+		t.Fatal(err)
+	}
+	if err := sh.Send("long-enough\n"); err != nil {
+		t.Fatal(err)
+	}
+	r, err := sh.Prompt(ctx)
+	if err != nil || r.Status != 0 || !strings.Contains(r.Output, "ssh-agent") || strings.Contains(r.Output, "long-enough") {
+		t.Errorf("xos login: %v, status %d, %q", err, r.Status, r.Output)
+	}
+	do(ctx, t, sh, "stty -echo")
+	if r := do(ctx, t, sh, "ssh-add -L"); !strings.Contains(r.Output, "cert-v01@openssh.com") {
+		t.Errorf("ssh-agent has %q", r.Output)
+	}
+	if r := do(ctx, t, sh, "mv .xos away; ssh -o BatchMode=yes lotte@lab@node1 id -un; mv away .xos"); !strings.Contains(r.Output, "lotte@lab") {
+		t.Errorf("ssh by the agent: %q", r.Output)
+	}
+	if r := do(ctx, t, sh, "xos logout && ssh-add -L"); r.Status == 0 || strings.Contains(r.Output, "cert-v01") {
+		t.Errorf("after logging out the agent has %q", r.Output)
+	}
+}
