@@ -6,8 +6,10 @@ import (
 	"io"
 	"os"
 	"strings"
+	"syscall"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 	"golang.org/x/term"
 
 	"github.com/xtreemos/xos"
@@ -32,16 +34,51 @@ func (s *secrets) terminal() bool {
 // ask reads one secret.
 func (s *secrets) ask(prompt string) (string, error) {
 	if s.terminal() {
-		fmt.Fprint(s.cmd.ErrOrStderr(), prompt)
-		b, err := term.ReadPassword(int(os.Stdin.Fd()))
-		fmt.Fprintln(s.cmd.ErrOrStderr())
-		return string(b), err
+		return s.askPerson(prompt)
 	}
 	line, err := s.lines.ReadString('\n')
 	if err != nil && line == "" {
 		return "", xos.Errorf(xos.Invalid, "no password on standard input")
 	}
 	return strings.TrimRight(line, "\r\n"), nil
+}
+
+// endedByInterrupt is the status of a process that ^C ended.
+const endedByInterrupt = exitError(128 + int(syscall.SIGINT))
+
+// askPerson stops the echo before it prompts, so that nothing of a fast answer is
+// shown, and restores the terminal also when ^C or SIGTERM ends the wait.
+func (s *secrets) askPerson(prompt string) (string, error) {
+	fd := int(os.Stdin.Fd())
+	before, err := unix.IoctlGetTermios(fd, unix.TCGETS)
+	if err != nil {
+		return "", err
+	}
+	silent := *before
+	silent.Lflag &^= unix.ECHO
+	if err := unix.IoctlSetTermios(fd, unix.TCSETS, &silent); err != nil {
+		return "", err
+	}
+	defer func() {
+		_ = unix.IoctlSetTermios(fd, unix.TCSETS, before)
+		fmt.Fprintln(s.cmd.ErrOrStderr())
+	}()
+	fmt.Fprint(s.cmd.ErrOrStderr(), prompt)
+	type answer struct {
+		secret []byte
+		err    error
+	}
+	answers := make(chan answer, 1)
+	go func() { // still reads when the process ends by ^C
+		b, err := term.ReadPassword(fd)
+		answers <- answer{b, err}
+	}()
+	select {
+	case a := <-answers:
+		return string(a.secret), a.err
+	case <-s.cmd.Context().Done():
+		return "", endedByInterrupt
+	}
 }
 
 // choose lets a person choose a password, typed twice; in a script one line.

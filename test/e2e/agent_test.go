@@ -1,9 +1,12 @@
 package e2e
 
 import (
+	"context"
 	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/xtreemos/xos/test/testbed"
 )
 
 // TestRootLoginOnTerminal asks for the password at a terminal without showing
@@ -20,6 +23,7 @@ func TestRootLoginOnTerminal(t *testing.T) {
 	do(ctx, t, sh, "xos logout; eval $(ssh-agent)")
 	defer do(ctx, t, sh, "ssh-agent -k")
 	do(ctx, t, sh, "stty echo") // as a person's terminal is
+	interruptPassword(ctx, t, sh)
 	if err := sh.Send("xos login lotte@lab\n"); err != nil {
 		t.Fatal(err)
 	}
@@ -42,5 +46,26 @@ func TestRootLoginOnTerminal(t *testing.T) {
 	}
 	if r := do(ctx, t, sh, "xos logout && ssh-add -L"); r.Status == 0 || strings.Contains(r.Output, "cert-v01") {
 		t.Errorf("after logging out the agent has %q", r.Output)
+	}
+}
+
+// interruptPassword ends the question with ^C: the terminal echoes again after.
+func interruptPassword(ctx context.Context, t *testing.T, sh *testbed.Shell) {
+	t.Helper()
+	if err := sh.Send("xos login lotte@lab\n"); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := sh.Expect(ctx, regexp.MustCompile("Password of lotte@lab: ")); err != nil {
+		t.Fatal(err)
+	}
+	if err := sh.Send("long-\x03"); err != nil {
+		t.Fatal(err)
+	}
+	r, err := sh.Prompt(ctx)
+	if err != nil || r.Status != 130 || strings.Contains(r.Output, "long-") {
+		t.Errorf("^C at the password: %v, status %d, %q", err, r.Status, r.Output)
+	}
+	if r := do(ctx, t, sh, "stty -a"); !regexp.MustCompile(`(?m) echo( |$)`).MatchString(r.Output) {
+		t.Errorf("after ^C the terminal does not echo: %q", r.Output)
 	}
 }
