@@ -3,10 +3,14 @@ package service_test
 import (
 	"context"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
+	"connectrpc.com/connect"
+
 	"github.com/xtreemos/xos"
+	xosv1 "github.com/xtreemos/xos/api/xos/v1"
 	"github.com/xtreemos/xos/session"
 	"github.com/xtreemos/xos/vom"
 	"github.com/xtreemos/xos/vom/credential"
@@ -94,5 +98,27 @@ func TestRootLoginAfterJob(t *testing.T) {
 	}
 	if !s.mounts.has("home-physics-alice") {
 		t.Error("it has no home")
+	}
+}
+
+// TestRootExplainGone explains to root why somebody is refused who has no session
+// any more: what was revoked is not forgotten with her last process.
+func TestRootExplainGone(t *testing.T) {
+	s := newStage(t)
+	ask := func() *xosv1.ExplainResponse {
+		t.Helper()
+		ex, err := s.ExplainHere(as(0), connect.NewRequest(&xosv1.ExplainHereRequest{Subject: "alice@physics"}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return ex.Msg
+	}
+	if ex := ask(); !ex.Allowed {
+		t.Errorf("before: %v", ex)
+	}
+	s.ca.Revoke(vom.Revocation{User: "alice", VO: "physics", Before: time.Now(), Reason: "removed from physics by root"})
+	s.Changed(s.ca.Bundle())
+	if ex := ask(); ex.Allowed || !strings.Contains(ex.Lines[0], "removed from physics by root") {
+		t.Errorf("after: %v", ex)
 	}
 }

@@ -99,7 +99,7 @@ func (s *Service) accountOf(subject string) (xos.Account, bool) {
 
 // verdict is what would be decided now.
 func (s *Service) verdict(ctx context.Context, a xos.Account) (bool, string) {
-	who := vom.Identity{Attributes: xos.Attributes{Account: a}, Issued: s.Now()}
+	who := vom.Identity{Attributes: xos.Attributes{Account: a}} // issued who knows when
 	s.mu.Lock()
 	if p := s.people[a]; p != nil && !p.who.Issued.IsZero() {
 		who = p.who
@@ -114,6 +114,9 @@ func (s *Service) verdict(ctx context.Context, a xos.Account) (bool, string) {
 		return false, fmt.Sprintf("%s has had no news from the core since %s, and lets nobody in", s.cfg.Node, b.Issued.UTC().Format(time.RFC3339))
 	case revoked:
 		return false, fmt.Sprintf("the certificates of %s issued until %s are revoked: %s", a, r.Before.UTC().Format(time.RFC3339), r.Reason)
+	}
+	if who.Issued.IsZero() {
+		who.Issued = s.Now()
 	}
 	d := s.Policy.Decide(ctx, who, vom.ActionLogin, s.cfg.Node)
 	if !d.Allow {
