@@ -33,9 +33,13 @@ func (s *secrets) terminal() bool {
 
 // ask reads one secret.
 func (s *secrets) ask(prompt string) (string, error) {
-	if s.terminal() {
-		return s.askPerson(prompt)
+	if !s.terminal() {
+		return s.line()
 	}
+	return s.askPerson(prompt)
+}
+
+func (s *secrets) line() (string, error) {
 	line, err := s.lines.ReadString('\n')
 	if err != nil && line == "" {
 		return "", xos.Errorf(xos.Invalid, "no password on standard input")
@@ -56,6 +60,8 @@ func (s *secrets) askPerson(prompt string) (string, error) {
 	}
 	silent := *before
 	silent.Lflag &^= unix.ECHO
+	silent.Lflag |= unix.ICANON | unix.ISIG
+	silent.Iflag |= unix.ICRNL
 	if err := unix.IoctlSetTermios(fd, unix.TCSETS, &silent); err != nil {
 		return "", err
 	}
@@ -65,17 +71,17 @@ func (s *secrets) askPerson(prompt string) (string, error) {
 	}()
 	fmt.Fprint(s.cmd.ErrOrStderr(), prompt)
 	type answer struct {
-		secret []byte
+		secret string
 		err    error
 	}
 	answers := make(chan answer, 1)
 	go func() { // still reads when the process ends by ^C
-		b, err := term.ReadPassword(fd)
-		answers <- answer{b, err}
+		secret, err := s.line()
+		answers <- answer{secret, err}
 	}()
 	select {
 	case a := <-answers:
-		return string(a.secret), a.err
+		return a.secret, a.err
 	case <-s.cmd.Context().Done():
 		return "", endedByInterrupt
 	}

@@ -23,17 +23,14 @@ func TestRootLoginOnTerminal(t *testing.T) {
 	do(ctx, t, sh, "xos logout; eval $(ssh-agent)")
 	defer do(ctx, t, sh, "ssh-agent -k")
 	do(ctx, t, sh, "stty echo") // as a person's terminal is
-	interruptPassword(ctx, t, sh)
-	if err := sh.Send("xos login lotte@lab\n"); err != nil {
-		t.Fatal(err)
+	r, err := answerPassword(ctx, t, sh, "long-\x03")
+	if err != nil || r.Status != 130 || strings.Contains(r.Output, "long-") {
+		t.Errorf("^C at the password: %v, status %d, %q", err, r.Status, r.Output)
 	}
-	if _, _, err := sh.Expect(ctx, regexp.MustCompile("Password of lotte@lab: ")); err != nil {
-		t.Fatal(err)
+	if r := do(ctx, t, sh, "stty -a"); !regexp.MustCompile(`(?m) echo( |$)`).MatchString(r.Output) {
+		t.Errorf("after ^C the terminal does not echo: %q", r.Output)
 	}
-	if err := sh.Send("long-enough\n"); err != nil {
-		t.Fatal(err)
-	}
-	r, err := sh.Prompt(ctx)
+	r, err = answerPassword(ctx, t, sh, "long-enough\n")
 	if err != nil || r.Status != 0 || !strings.Contains(r.Output, "ssh-agent") || strings.Contains(r.Output, "long-enough") {
 		t.Errorf("xos login: %v, status %d, %q", err, r.Status, r.Output)
 	}
@@ -49,8 +46,8 @@ func TestRootLoginOnTerminal(t *testing.T) {
 	}
 }
 
-// interruptPassword ends the question with ^C: the terminal echoes again after.
-func interruptPassword(ctx context.Context, t *testing.T, sh *testbed.Shell) {
+// answerPassword types an answer as soon as the password is asked for.
+func answerPassword(ctx context.Context, t *testing.T, sh *testbed.Shell, answer string) (testbed.Result, error) {
 	t.Helper()
 	if err := sh.Send("xos login lotte@lab\n"); err != nil {
 		t.Fatal(err)
@@ -58,14 +55,8 @@ func interruptPassword(ctx context.Context, t *testing.T, sh *testbed.Shell) {
 	if _, _, err := sh.Expect(ctx, regexp.MustCompile("Password of lotte@lab: ")); err != nil {
 		t.Fatal(err)
 	}
-	if err := sh.Send("long-\x03"); err != nil {
+	if err := sh.Send(answer); err != nil {
 		t.Fatal(err)
 	}
-	r, err := sh.Prompt(ctx)
-	if err != nil || r.Status != 130 || strings.Contains(r.Output, "long-") {
-		t.Errorf("^C at the password: %v, status %d, %q", err, r.Status, r.Output)
-	}
-	if r := do(ctx, t, sh, "stty -a"); !regexp.MustCompile(`(?m) echo( |$)`).MatchString(r.Output) {
-		t.Errorf("after ^C the terminal does not echo: %q", r.Output)
-	}
+	return sh.Prompt(ctx)
 }
