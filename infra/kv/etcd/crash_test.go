@@ -46,9 +46,10 @@ func serve(dir string) {
 // killable is a store on a server in a process of its own. Killing it loses
 // what the process had in memory, not what the kernel had: a power cut is more.
 type killable struct {
-	dir   string
-	store kv.Store
-	child *exec.Cmd
+	dir     string
+	address string
+	store   kv.Store
+	child   *exec.Cmd
 }
 
 func (k *killable) Store() kv.Store { return k.store }
@@ -71,16 +72,23 @@ func (k *killable) start(t *testing.T) {
 	if err != nil || !strings.HasPrefix(line, "http://") {
 		t.Fatalf("etcd says %q, %v", line, err)
 	}
+	k.address = strings.TrimSpace(line)
+	k.store = k.open(t, "xos/")
+}
+
+// open connects to the server, with keys of its own.
+func (k *killable) open(t *testing.T, prefix string) kv.Store {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
 	s, err := Open(ctx, Config{
-		Endpoints: []string{strings.TrimSpace(line)}, Prefix: "xos/",
+		Endpoints: []string{k.address}, Prefix: prefix,
 		MaxTxnOps: embeddedTxnOps, MaxRequestBytes: embeddedRequestBytes,
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	k.store = s
+	return s
 }
 
 func (k *killable) kill(t *testing.T) {
@@ -101,6 +109,23 @@ func (k *killable) Crash(t *testing.T) {
 		}
 	})
 	k.start(t)
+}
+
+// TestConformanceExternal runs the suite against a server in another process.
+func TestConformanceExternal(t *testing.T) {
+	k := &killable{dir: t.TempDir()}
+	k.start(t)
+	defer k.kill(t)
+	defer k.store.Close()
+	kvtest.Run(t, func(t *testing.T) kv.Store {
+		s := k.open(t, t.Name()+"/")
+		t.Cleanup(func() {
+			if err := s.Close(); err != nil {
+				t.Errorf("Close: %v", err)
+			}
+		})
+		return s
+	})
 }
 
 func TestCrash(t *testing.T) {
