@@ -97,7 +97,7 @@ func (s *Service) leave(p *person) {
 	defer p.work.Unlock()
 	runs, err := process.Running(p.uid)
 	s.mu.Lock()
-	if p.uses > 0 {
+	if p.uses > 0 || s.people[p.account] != p { // back, or dismissed meanwhile
 		s.mu.Unlock()
 		return
 	}
@@ -219,10 +219,10 @@ func (s *Service) expel(p *person, why error) {
 	p.work.Lock()
 	defer p.work.Unlock()
 	s.mu.Lock()
-	who := p.who
+	who, dismissed := p.who, s.people[p.account] != p
 	s.mu.Unlock()
-	if s.standing(who) == nil {
-		return // she has logged in anew meanwhile, with a certificate that is good
+	if dismissed || s.standing(who) == nil {
+		return // gone for good, or logged in anew meanwhile with a certificate that is good
 	}
 	s.forget(p)
 	if err := s.unmount(p); err != nil {

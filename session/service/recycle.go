@@ -110,19 +110,20 @@ func (s *Service) dismiss(p *person) error {
 		return err
 	}
 	s.forget(p)
+	// Who does not find the person must not find the record either, and it must
+	// not be taken from one who comes back at once: so both go under one lock.
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	if p.uses > 0 {
-		s.mu.Unlock()
 		return xos.Errorf(xos.Conflict, "%s has come back", p.account)
+	}
+	if err := os.Remove(s.personPath(p.uid)); err != nil && !os.IsNotExist(err) {
+		return xos.Errorf(xos.Internal, "removing a person's record: %w", err)
 	}
 	if p.idle != nil {
 		p.idle.Stop()
 	}
 	delete(s.people, p.account)
-	s.mu.Unlock()
-	if err := os.Remove(s.personPath(p.uid)); err != nil && !os.IsNotExist(err) {
-		return xos.Errorf(xos.Internal, "removing a person's record: %w", err)
-	}
 	return nil
 }
 
