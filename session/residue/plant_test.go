@@ -156,11 +156,11 @@ func (g *ground) plantFiles(add adder) {
 
 func (g *ground) plantRecords(add adder) {
 	add("a crontab by owner", residue.Cron, "crontabs/", "owner", func(id uint32, _ string) {
-		g.file("/var/spool/cron/crontabs/left-"+decimal(id)[:4], "", id, 0, 0o600)
+		g.file("/var/spool/cron/crontabs/left-"+decimal(id)[6:], "", id, 0, 0o600)
 	})
 	add("a crontab by name", residue.Cron, "crontabs/NAME", "named", func(_ uint32, n string) { g.file("/var/spool/cron/crontabs/"+n, "", 0, 0, 0o600) })
-	add("an at job by its content", residue.At, "atjobs/a0000", "mentions", func(id uint32, _ string) {
-		g.file("/var/spool/cron/atjobs/a0000101c2f3e", "#!/bin/sh\n# atrun uid="+decimal(id)+" gid=1\n", 0, 0, 0o700)
+	add("an at job by its content", residue.At, "atjobs/a", "mentions", func(id uint32, _ string) {
+		g.file(fmt.Sprintf("/var/spool/cron/atjobs/a%05x01c2f3e", id&0xfffff), "#!/bin/sh\n# atrun uid="+decimal(id)+" gid=1\n", 0, 0, 0o700)
 	})
 	add("a linger file", residue.Systemd, "linger/NAME", "named", func(_ uint32, n string) { g.file("/var/lib/systemd/linger/"+n, "", 0, 0, 0o644) })
 	add("a slice's drop-in", residue.Systemd, "user-ID.slice.d", "named", func(id uint32, _ string) { g.mkdir("/run/systemd/system/user-" + decimal(id) + ".slice.d") })
