@@ -129,7 +129,7 @@ var Apart = []Step{
 // Removal ends everything within seconds, and says why.
 var Removal = []Step{
 	{Say: "Removed from the VO: no login, no session, and a reason",
-		Who: "alice@client", Run: "ssh alice@physics@node2 'exec sleep 1000' >/dev/null 2>&1 & sleep 2", Shown: "ssh alice@physics@node2 &"},
+		Who: "alice@client", Run: "ssh alice@physics@node2 'exec sleep 1000' >/dev/null 2>&1 &", Shown: "ssh alice@physics@node2 &"},
 	{Who: "root@node2", Run: "xos session list", Want: "alice@physics", Within: seconds},
 	{Who: "root@core", Run: "xos vo member remove physics alice --reason 'her project ended'", Want: "no longer a member"},
 	{Who: "alice@client", Run: ssh("alice@physics", "node1", "echo in"), Status: 255, Want: "Permission denied", Within: seconds},
