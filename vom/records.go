@@ -11,6 +11,8 @@ import (
 // an enrolment token, which serves once. With a token she may set a password.
 type Proof struct {
 	Password, Token, NewPassword string
+	// Key is the fingerprint of the key that shall be certified.
+	Key string
 }
 
 // MachineClaim is what a machine that wants a certificate says of itself.

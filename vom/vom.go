@@ -35,6 +35,9 @@ type Identity struct {
 	// Source is, in a delegated credential, the serial of the certificate that
 	// the user showed: revoking that one ends this one too.
 	Source string
+	// Key is the fingerprint of the certified key, "SHA256:…", as ssh-keygen -l
+	// prints it.
+	Key string
 }
 
 // Service is what a machine's or service's own certificate may do.
@@ -51,6 +54,7 @@ type Machine struct {
 	Node    xos.NodeID
 	Service Service
 	Serial  string
+	Key     string // as Identity.Key
 }
 
 // Bundle is all a machine needs to verify credentials and to decide on logins
@@ -72,6 +76,12 @@ type Bundle struct {
 	// Revocations refuse certificates that are otherwise valid. One is kept
 	// until the last certificate it could concern has expired.
 	Revocations []Revocation `json:"revocations"`
+	// Bans keep out whatever certificates there are.
+	Bans []Ban `json:"bans,omitempty"`
+	// RevokedSerials are the certificates not yet expired that Revocations and
+	// Bans refuse, for lists that know only numbers: sshd's. Verification does
+	// not need them.
+	RevokedSerials []string `json:"revoked_serials,omitempty"`
 	// CoreKey verifies capabilities of the metadata service: an ed25519 public
 	// key, base64 in JSON.
 	CoreKey []byte `json:"core_key"`
@@ -84,6 +94,11 @@ type VO struct {
 	// Policy is the VO's Cedar policy set; empty means the default one: its
 	// members may log in and start jobs.
 	Policy string `json:"policy"`
+	// Removal is what becomes of what removed members have running.
+	Removal Removal `json:"removal,omitzero"`
+	// Offline is how long machines may serve the VO without news, where that is
+	// less than the bundle's; 0: as long as that.
+	Offline time.Duration `json:"offline,omitempty"`
 }
 
 // Revocation refuses certificates. A zero field matches any.
@@ -98,6 +113,10 @@ type Revocation struct {
 	Before time.Time `json:"before"`
 	// Reason is for the user: "removed from physics by root".
 	Reason string `json:"reason"`
+	// Fate is what becomes of what runs, until Grace. The files of who is frozen
+	// or finishing can be used until then, by credentials that machines hold.
+	Fate  Fate      `json:"fate,omitempty"`
+	Grace time.Time `json:"grace,omitzero"`
 }
 
 // Action is what a policy decides about.

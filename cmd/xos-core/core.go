@@ -31,6 +31,7 @@ import (
 	"github.com/xtreemos/xos/vom/authority"
 	"github.com/xtreemos/xos/vom/cda"
 	"github.com/xtreemos/xos/vom/credential"
+	"github.com/xtreemos/xos/vom/crl"
 	"github.com/xtreemos/xos/vom/rca"
 	"github.com/xtreemos/xos/vom/vops"
 	"github.com/xtreemos/xos/vom/xvoms"
@@ -83,7 +84,10 @@ func run(ctx context.Context, cfg config, log *slog.Logger) error {
 	mux.Handle(xosv1connect.NewCredentialsHandler(cda.New(records, signer, verifier, history, time.Now, log), opts...))
 	mux.Handle(xosv1connect.NewMachinesHandler(rca.New(records, signer, verifier, history, cfg.Name, log), opts...))
 	mux.Handle(xosv1connect.NewAuditHandler(auditor.New(history, verifier, log), opts...))
-	mux.Handle(xosv1connect.NewVOsHandler(xvoms.NewService(records, history, log), opts...))
+	admins := xvoms.NewService(records, history, log)
+	mux.Handle(xosv1connect.NewVOsHandler(admins, opts...))
+	mux.Handle(xosv1connect.NewRevocationsHandler(admins, opts...))
+	crl.New(records, signer, time.Now, log).Handle(mux)
 	files.handle(mux, verifier, opts)
 	jobs := handleJobs(mux, db, verifier, opts, log)
 
@@ -92,13 +96,18 @@ func run(ctx context.Context, cfg config, log *slog.Logger) error {
 		return xos.Errorf(xos.Unavailable, "listening: %w", err)
 	}
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return rpc.ServeTLS(ctx, tcp, clientTLS(verifier, own), mux) })
+	peers := watch(verifier)
+	group.Go(func() error {
+		l, cfg := peers.api.Watch(tcp, clientTLS(verifier, own))
+		return rpc.ServeTLS(ctx, l, cfg, mux)
+	})
+	group.Go(func() error { return peers.run(ctx) })
 	group.Go(func() error { return serveAdmin(ctx, cfg, mux) })
 	group.Go(func() error { return records.Run(ctx) })
 	group.Go(func() error { return jobs.Run(ctx) })
 	group.Go(func() error { return own.run(ctx, log) })
-	group.Go(func() error { return files.run(ctx, verifier, own.get) })
-	group.Go(func() error { return announce(ctx, records, messages, log) })
+	group.Go(func() error { return files.run(ctx, verifier, own.get, peers.files) })
+	group.Go(func() error { return announce(ctx, records, messages, peers, log) })
 	log.Info("serving", "name", cfg.Name, "api", tcp.Addr().String(), "version", version)
 	daemon.SdNotify(false, daemon.SdNotifyReady)
 	defer daemon.SdNotify(false, daemon.SdNotifyStopping)
@@ -133,6 +142,7 @@ func openRecords(ctx context.Context, cfg config, log *slog.Logger) (kv.Store, e
 func clientTLS(v *credential.Verifier, own *ownCertificate) *tls.Config {
 	cfg := v.ServerTLS(own.get, false)
 	cfg.VerifyConnection = nil
+	cfg.NextProtos = rpc.NextProtos()
 	return cfg
 }
 
@@ -198,21 +208,24 @@ func subjects(m vom.Machine) (pub, sub []string) {
 	return nil, []string{"xos.>"}
 }
 
-// announce tells machines of every new bundle, and asks the bus's connections
-// for their certificates again.
-func announce(ctx context.Context, records *xvoms.Records, b busService, log *slog.Logger) error {
+// announce tells machines of every new bundle, and ends connections whose
+// certificates it refuses.
+func announce(ctx context.Context, records *xvoms.Records, b busService, p peers, log *slog.Logger) error {
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case epoch := <-records.Changed():
-			b.server.Recheck()
 			data, err := json.Marshal(map[string]uint64{"epoch": epoch})
 			if err == nil {
 				err = b.conn.Publish(ctx, "xos.bundle", data)
 			}
 			if err != nil {
 				log.Warn("cannot announce the bundle; machines poll it", "epoch", epoch, "error", err)
+			}
+			b.server.Recheck()
+			if n := p.recheck(); n > 0 {
+				log.Info("connections ended: their certificates are refused now", "epoch", epoch, "connections", n)
 			}
 		}
 	}

@@ -55,9 +55,12 @@ func (f *files) handle(mux *http.ServeMux, v *credential.Verifier, opts []connec
 	mux.Handle(xosv1connect.NewDirectoryHandler(f.dir.Handler(v), opts...))
 }
 
-func (f *files) run(ctx context.Context, v *credential.Verifier, cert credential.Certificate) error {
+func (f *files) run(ctx context.Context, v *credential.Verifier, cert credential.Certificate, peers *credential.Connections) error {
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return f.mrc.Serve(ctx, tls.NewListener(f.listener, v.ServerTLS(cert, true)), v, f.dir) })
+	group.Go(func() error {
+		l, cfg := peers.Watch(f.listener, v.FileServerTLS(cert))
+		return f.mrc.Serve(ctx, tls.NewListener(l, cfg), v, f.dir)
+	})
 	group.Go(func() error { return f.mrc.Purge(ctx, f.name, dialOSD(v.ClientTLS(cert, vom.ServiceStorage))) })
 	return group.Wait()
 }

@@ -214,27 +214,21 @@ func serveJobs(ctx context.Context, cfg config, d jobDeps) error {
 	local.Handle(xosv1connect.NewJobsHandler(manager, opts...))
 	local.Handle(xosv1connect.NewGuardHandler(d.guard, opts...))
 	group, ctx := errgroup.WithContext(ctx)
+	peers := d.keeper.Verifier().Connections()
+	d.keeper.OnChange(func(vom.Bundle) { peers.Recheck() })
+	group.Go(func() error { return peers.Run(ctx) })
 	group.Go(func() error {
-		return rpc.ServeTLS(ctx, d.tcp, d.keeper.Verifier().ServerTLS(d.keeper.Certificate, true), remote)
+		cfg := d.keeper.Verifier().ServerTLS(d.keeper.Certificate, true)
+		cfg.NextProtos = rpc.NextProtos()
+		l, cfg := peers.Watch(d.tcp, cfg)
+		return rpc.ServeTLS(ctx, l, cfg, remote)
 	})
 	group.Go(func() error { return rpc.ServeUnix(ctx, filepath.Join(cfg.Run, "session.sock"), 0o666, local) })
 	group.Go(func() error { return units.Run(ctx) })
 	group.Go(func() error { return manager.Run(ctx) })
 	group.Go(func() error { return resources.Answer(ctx, here.Describe) })
-	group.Go(func() error { return afterGaps(ctx, messages, d.keeper) })
+	group.Go(func() error { return afterGaps(ctx, messages, d.keeper, hurry) })
 	return group.Wait()
-}
-
-// afterGaps asks for news when the bus may have lost some.
-func afterGaps(ctx context.Context, messages bus.Conn, keeper *trust.Keeper) error {
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-messages.Changed():
-			keeper.Refresh()
-		}
-	}
 }
 
 // watchdog tells the service manager that the session service is not stuck.

@@ -17,6 +17,8 @@ import (
 type config struct {
 	// Core is host:port of the core; xos up writes it.
 	Core string `toml:"core"`
+	// Bus is host:port of the core's bus; empty: port 7442 of the core's host.
+	Bus string `toml:"bus"`
 	// State holds the machine's credential for this service.
 	State string `toml:"state"`
 	// Data is the directory of the data; State/data.
@@ -51,11 +53,18 @@ func readConfig(path string) (config, error) {
 		}
 		return cfg, xos.Errorf(xos.Invalid, "reading %s: %w", path, err)
 	}
+	if cfg.Bus == "" {
+		host, _, err := net.SplitHostPort(cfg.Core)
+		if err != nil {
+			return cfg, xos.Errorf(xos.Invalid, "core = %q is no host:port", cfg.Core)
+		}
+		cfg.Bus = net.JoinHostPort(host, "7442")
+	}
 	return cfg, cfg.validate()
 }
 
 func (c *config) validate() error {
-	for key, address := range map[string]string{"core": c.Core, "listen": c.Listen, "advertise": c.Advertise} {
+	for key, address := range map[string]string{"core": c.Core, "bus": c.Bus, "listen": c.Listen, "advertise": c.Advertise} {
 		if address == "" && key == "advertise" {
 			continue
 		}

@@ -15,6 +15,7 @@ import (
 	xosv1 "github.com/xtreemos/xos/api/xos/v1"
 	"github.com/xtreemos/xos/api/xos/v1/xosv1connect"
 	"github.com/xtreemos/xos/infra/rpc"
+	"github.com/xtreemos/xos/vom"
 	"github.com/xtreemos/xos/vom/trust"
 	"github.com/xtreemos/xos/xfs/osd"
 )
@@ -44,10 +45,14 @@ func run(ctx context.Context, cfg config, log *slog.Logger) (err error) {
 	}
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return keeper.Run(ctx) })
+	peers := keeper.Verifier().FileConnections()
+	keeper.OnChange(func(vom.Bundle) { peers.Recheck() })
+	group.Go(func() error { return peers.Run(ctx) })
 	group.Go(func() error {
-		cfg := keeper.Verifier().ServerTLS(keeper.Certificate, true)
+		l, cfg := peers.Watch(l, keeper.Verifier().FileServerTLS(keeper.Certificate))
 		return service.Serve(ctx, tls.NewListener(l, cfg), keeper.Verifier())
 	})
+	group.Go(func() error { return hear(ctx, cfg, keeper, log) })
 	group.Go(func() error { return announce(ctx, cfg, l.Addr(), store, keeper, service, log) })
 	log.Info("serving", "osd", store.ID(), "address", l.Addr().String(), "version", version)
 	daemon.SdNotify(false, daemon.SdNotifyReady)

@@ -87,7 +87,7 @@ func TestWaitsUntilJoined(t *testing.T) {
 	}()
 
 	state := t.TempDir()
-	cfg := config{Core: l.Addr().String(), State: state, Listen: "127.0.0.1:0", Advertise: "storage1:7445", Trust: state}
+	cfg := config{Core: l.Addr().String(), Bus: "127.0.0.1:1", State: state, Listen: "127.0.0.1:0", Advertise: "storage1:7445", Trust: state}
 	if err := cfg.validate(); err != nil {
 		t.Fatal(err)
 	}

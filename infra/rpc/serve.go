@@ -27,9 +27,13 @@ func ServeUnix(ctx context.Context, path string, mode os.FileMode, handler http.
 // asked for and accepted stands in cfg.
 func ServeTLS(ctx context.Context, l net.Listener, cfg *tls.Config, handler http.Handler) error {
 	cfg = cfg.Clone()
-	cfg.NextProtos = []string{"h2", "http/1.1"}
+	cfg.NextProtos = NextProtos()
 	return Serve(ctx, tls.NewListener(l, cfg), handler)
 }
+
+// NextProtos are the protocols that a server's TLS offers. Where a configuration
+// is made for each client, that one must have them too.
+func NextProtos() []string { return []string{"h2", "http/1.1"} }
 
 // Serve serves handler on a listener that was made already, a unix or a TLS
 // one, until ctx ends.

@@ -81,7 +81,8 @@ var parts = []string{"infra/kv/overlay", "infra/bus/wire", "xfs/frame", "session
 var mayImport = map[string][]string{
 	"session/mount":   {"vom/machine"},
 	"session/service": {"session/account", "session/residue", "vom/trust", "vom/machine"},
-	"vom/trust":       {"vom/machine"},
+	"vom/trust":       {"vom/machine", "vom/krl"},
+	"vom/crl":         {"vom/xvoms"},
 	"session/wire":    {"session/shim"},
 	"nss_xos":         {"session/shim", "session/wire"},
 	"pam_xos":         {"session/shim", "session/wire"},

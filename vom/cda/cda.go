@@ -79,7 +79,7 @@ func (s *Service) Issue(ctx context.Context, req *connect.Request[xosv1.IssueReq
 		if err != nil {
 			return nil, err
 		}
-		id, err := s.records.Login(ctx, a, vom.Proof{Password: m.Password, Token: m.Token, NewPassword: m.NewPassword})
+		id, err := s.records.Login(ctx, a, vom.Proof{Password: m.Password, Token: m.Token, NewPassword: m.NewPassword, Key: credential.Fingerprint(pub)})
 		if err != nil {
 			return nil, err
 		}
@@ -98,6 +98,7 @@ func (s *Service) Renew(ctx context.Context, req *connect.Request[xosv1.RenewReq
 		if err != nil {
 			return nil, err
 		}
+		old.Key = credential.Fingerprint(pub)
 		id, err := s.records.Renew(ctx, old)
 		if err != nil {
 			return nil, err

@@ -62,7 +62,7 @@ func FillSSH(c *ssh.Certificate, id vom.Identity) error {
 // FromSSH reads the identity in a user's OpenSSH certificate; xos.Invalid if
 // it is none. It verifies nothing.
 func FromSSH(c *ssh.Certificate) (vom.Identity, error) {
-	if c == nil || c.SignatureKey == nil || c.CertType != ssh.UserCert || c.Extensions[sshUser] == "" {
+	if c == nil || c.Key == nil || c.SignatureKey == nil || c.CertType != ssh.UserCert || c.Extensions[sshUser] == "" {
 		return vom.Identity{}, xos.Errorf(xos.Invalid, "the OpenSSH certificate is no grid user's")
 	}
 	for name, v := range c.Extensions {
@@ -83,6 +83,7 @@ func FromSSH(c *ssh.Certificate) (vom.Identity, error) {
 		},
 		Serial: strconv.FormatUint(c.Serial, 10),
 		Issued: issued,
+		Key:    ssh.FingerprintSHA256(c.Key),
 	}
 	// A certificate "for ever" or beyond time.Time's seconds is none of ours.
 	if c.ValidAfter >= c.ValidBefore || c.ValidBefore > math.MaxUint32 {

@@ -66,10 +66,10 @@ func (v *Verifier) anchors(b vom.Bundle) (*anchors, error) {
 func (v *Verifier) SSH(c *ssh.Certificate, principal string) (vom.Identity, error) {
 	id, err := FromSSH(c)
 	if err != nil {
-		return vom.Identity{}, err
+		return vom.Identity{}, formed(err)
 	}
 	if principal != id.Account.String() {
-		return vom.Identity{}, xos.Errorf(xos.Permission, "the certificate is for %s, not for %.80q", id.Account, principal)
+		return vom.Identity{}, vom.By(vom.RuleAccount, xos.Errorf(xos.Permission, "the certificate is for %s, not for %.80q", id.Account, principal))
 	}
 	b := v.bundle()
 	a, err := v.anchors(b)
@@ -84,7 +84,7 @@ func (v *Verifier) SSH(c *ssh.Certificate, principal string) (vom.Identity, erro
 		return slices.ContainsFunc(a.sshUserCAs, func(ca []byte) bool { return bytes.Equal(ca, wire) })
 	}
 	if !known(c.SignatureKey) {
-		return vom.Identity{}, xos.Errorf(xos.Permission, "the certificate of %s is signed by an authority this grid does not know", id.Account)
+		return vom.Identity{}, vom.By(vom.RuleAuthority, xos.Errorf(xos.Permission, "the certificate of %s is signed by an authority this grid does not know", id.Account))
 	}
 	if err := v.valid(id.Account.String(), id.NotBefore, id.NotAfter); err != nil {
 		return vom.Identity{}, err
@@ -93,13 +93,24 @@ func (v *Verifier) SSH(c *ssh.Certificate, principal string) (vom.Identity, erro
 	// way that only sshd enforces.
 	checker := ssh.CertChecker{Clock: v.now, IsUserAuthority: known}
 	if err := checker.CheckCert(principal, c); err != nil {
-		return vom.Identity{}, xos.Errorf(xos.Permission, "the certificate of %s does not verify: %w", id.Account, err)
+		return vom.Identity{}, vom.By(vom.RuleAuthority, xos.Errorf(xos.Permission, "the certificate of %s does not verify: %w", id.Account, err))
 	}
-	return id, v.user(b, id)
+	return id, v.user(b, id, false)
 }
 
 // X509 verifies a user's certificate, leaf first, intermediates after it.
 func (v *Verifier) X509(chain []*x509.Certificate) (vom.Identity, error) {
+	return v.x509(chain, false)
+}
+
+// X509Files is X509 for access to files: a credential that a machine holds
+// serves here as long as what runs of a removed member may finish, or waits
+// frozen, so that what was acknowledged to it can be written.
+func (v *Verifier) X509Files(chain []*x509.Certificate) (vom.Identity, error) {
+	return v.x509(chain, true)
+}
+
+func (v *Verifier) x509(chain []*x509.Certificate, files bool) (vom.Identity, error) {
 	b := v.bundle()
 	leaf, err := v.chain(b, chain, x509.ExtKeyUsageClientAuth)
 	if err != nil {
@@ -107,9 +118,9 @@ func (v *Verifier) X509(chain []*x509.Certificate) (vom.Identity, error) {
 	}
 	id, err := FromX509(leaf)
 	if err != nil {
-		return vom.Identity{}, err
+		return vom.Identity{}, formed(err)
 	}
-	return id, v.user(b, id)
+	return id, v.user(b, id, files)
 }
 
 // Machine verifies a machine's certificate, leaf first. A machine without
@@ -124,7 +135,10 @@ func (v *Verifier) Machine(chain []*x509.Certificate) (vom.Machine, error) {
 	if err != nil {
 		return vom.Machine{}, err
 	}
-	if r, ok := revokedMachine(b.Revocations, m, issued); ok {
+	if ban, ok := BannedMachine(b.Bans, m, v.now()); ok {
+		return vom.Machine{}, banned(ban)
+	}
+	if r, ok := RevokedMachine(b.Revocations, m, issued); ok {
 		return vom.Machine{}, refusal("machine "+string(m.Node), r)
 	}
 	return m, nil
@@ -176,9 +190,9 @@ func (v *Verifier) chain(b vom.Bundle, chain []*x509.Certificate, usages ...x509
 	var unknown x509.UnknownAuthorityError
 	switch {
 	case errors.As(err, &unknown):
-		return nil, xos.Errorf(xos.Permission, "the certificate of %.80q is not from an authority this grid knows", name)
+		return nil, vom.By(vom.RuleAuthority, xos.Errorf(xos.Permission, "the certificate of %.80q is not from an authority this grid knows", name))
 	case err != nil:
-		return nil, xos.Errorf(xos.Permission, "the certificate of %.80q does not verify: %w", name, err)
+		return nil, vom.By(vom.RuleAuthority, xos.Errorf(xos.Permission, "the certificate of %.80q does not verify: %w", name, err))
 	}
 	return leaf, v.valid(name, leaf.NotBefore, leaf.NotAfter)
 }
@@ -186,28 +200,47 @@ func (v *Verifier) chain(b vom.Bundle, chain []*x509.Certificate, usages ...x509
 func (v *Verifier) valid(name string, notBefore, notAfter time.Time) error {
 	now := v.now()
 	if now.Before(notBefore) {
-		return xos.Errorf(xos.Permission, "the certificate of %.80q is valid only from %s on", name, notBefore.UTC().Format(time.RFC3339)).
-			WithHint("one of the two clocks is wrong")
+		return vom.By(vom.RuleValidity, xos.Errorf(xos.Permission, "the certificate of %.80q is valid only from %s on", name, notBefore.UTC().Format(time.RFC3339)).
+			WithHint("one of the two clocks is wrong"))
 	}
 	if !now.Before(notAfter) {
-		return xos.Errorf(xos.Expired, "the certificate of %.80q expired at %s", name, notAfter.UTC().Format(time.RFC3339)).
-			WithHint("get a new one with: xos login %.80s", name)
+		return vom.By(vom.RuleValidity, xos.Errorf(xos.Expired, "the certificate of %.80q expired at %s", name, notAfter.UTC().Format(time.RFC3339)).
+			WithHint("get a new one with: xos login %.80s", name))
 	}
 	return nil
 }
 
-// user checks the bundle's age and its revocations.
-func (v *Verifier) user(b vom.Bundle, id vom.Identity) error {
-	if v.now().After(b.Issued.Add(b.Offline)) {
-		return xos.Errorf(xos.Unavailable, "this machine has had no news of revocations since %s, more than the allowed %v",
-			b.Issued.UTC().Format(time.RFC3339), b.Offline).WithHint("see whether xos-core can be reached: xos status")
+// user checks the bundle's age, its bans and its revocations.
+func (v *Verifier) user(b vom.Bundle, id vom.Identity, files bool) error {
+	now := v.now()
+	if now.After(b.ServesUntil(id.VO)) {
+		return Stale(b, id.VO)
 	}
-	if r, ok := Revoked(b.Revocations, id); ok {
-		return refusal(id.Account.String(), r)
+	if ban, ok := Banned(b.Bans, id, now); ok {
+		return banned(ban)
 	}
-	return nil
+	r, ok := Revoked(b.Revocations, id)
+	if !ok || files && id.Node != "" && r.Leaves(now) != vom.FateEnd {
+		return nil
+	}
+	return refusal(id.Account.String(), r)
+}
+
+// Stale says that a machine with this bundle must not serve a VO any more.
+func Stale(b vom.Bundle, vo xos.VOName) error {
+	return vom.By(vom.RuleNews, xos.Errorf(xos.Unavailable, "this machine has had no news of revocations since %s, more than the allowed %v",
+		b.Issued.UTC().Format(time.RFC3339), b.ServesUntil(vo).Sub(b.Issued)).WithHint("see whether xos-core can be reached: xos status"))
 }
 
 func noTrust() error {
-	return xos.Errorf(xos.Unavailable, "this machine knows no authorities yet").WithHint("join a grid with: xos up")
+	return vom.By(vom.RuleAuthority, xos.Errorf(xos.Unavailable, "this machine knows no authorities yet").WithHint("join a grid with: xos up"))
+}
+
+// formed marks an error of a decoder.
+func formed(err error) error {
+	var xe *xos.Error
+	if errors.As(err, &xe) {
+		return vom.By(vom.RuleForm, xe)
+	}
+	return err
 }

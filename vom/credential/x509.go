@@ -8,6 +8,8 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"golang.org/x/crypto/ssh"
+
 	"github.com/xtreemos/xos"
 	"github.com/xtreemos/xos/vom"
 )
@@ -121,7 +123,7 @@ func FromX509(c *x509.Certificate) (vom.Identity, error) {
 		},
 		Serial:    serial(c),
 		NotBefore: c.NotBefore, NotAfter: c.NotAfter, Issued: issued,
-		Node: xos.NodeID(v[extDelegatedTo]), Source: v[extDelegatedFrom],
+		Node: xos.NodeID(v[extDelegatedTo]), Source: v[extDelegatedFrom], Key: Fingerprint(c.PublicKey),
 	}
 	if err := check(id); err != nil {
 		return vom.Identity{}, err
@@ -158,7 +160,17 @@ func machine(c *x509.Certificate) (m vom.Machine, issued time.Time, err error) {
 	if !xos.ValidName(name) || len(c.DNSNames) == 0 || !strings.EqualFold(c.DNSNames[0], name) {
 		return m, issued, xos.Errorf(xos.Invalid, "%.80q is no machine name", name)
 	}
-	return vom.Machine{Node: xos.NodeID(name), Service: s, Serial: serial(c)}, issued, nil
+	return vom.Machine{Node: xos.NodeID(name), Service: s, Serial: serial(c), Key: Fingerprint(c.PublicKey)}, issued, nil
+}
+
+// Fingerprint gives a public key's as OpenSSH prints it, "SHA256:…"; "" for a
+// key of a kind that OpenSSH does not know.
+func Fingerprint(public any) string {
+	key, err := ssh.NewPublicKey(public)
+	if err != nil {
+		return ""
+	}
+	return ssh.FingerprintSHA256(key)
 }
 
 func serial(c *x509.Certificate) string {

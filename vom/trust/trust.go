@@ -39,6 +39,9 @@ type Config struct {
 	// HostKey is sshd's public host key, certified anew with the machine;
 	// "" for none. HostCert is where its certificate goes.
 	HostKey, HostCert string
+	// Offline bounds how long this machine decides without news, where that is
+	// less than the core and the VOs allow; 0: as long as they do.
+	Offline time.Duration
 	// Poll is how often news are asked for; 10 s.
 	Poll time.Duration
 	Now  func() time.Time // time.Now
@@ -51,11 +54,15 @@ type Keeper struct {
 	verifier *credential.Verifier
 	bundle   atomic.Pointer[vom.Bundle]
 	cert     atomic.Pointer[tls.Certificate]
-	// published is the epoch of the keys in TrustDir, 0 if it is not known.
-	// Only Run's goroutine uses it.
+	// published is the epoch of the keys in TrustDir, 0 if it is not known, and
+	// listed which revocation list is there. Only Run's goroutine uses them.
 	published uint64
-	reached   atomic.Bool
-	kick      chan struct{}
+	listed    string
+	// stale are the VOs of which was told that they are not served any more for
+	// lack of news. Only Run's goroutine uses it.
+	stale   map[xos.VOName]bool
+	reached atomic.Bool
+	kick    chan struct{}
 
 	mu        sync.Mutex
 	listeners []func(vom.Bundle)
@@ -87,13 +94,23 @@ func Open(cfg Config) (*Keeper, error) {
 		}
 		k.bundle.Store(&b)
 	}
-	return k, k.loadCertificate()
+	if err := k.loadCertificate(); err != nil {
+		return nil, err
+	}
+	k.list(*k.bundle.Load())
+	return k, nil
 }
 
 func (k *Keeper) path(name string) string { return filepath.Join(k.cfg.Dir, name) }
 
 // Bundle gives the latest bundle. It must not be changed.
-func (k *Keeper) Bundle() vom.Bundle { return *k.bundle.Load() }
+func (k *Keeper) Bundle() vom.Bundle {
+	b := *k.bundle.Load()
+	if k.cfg.Offline > 0 {
+		b.Offline = min(b.Offline, k.cfg.Offline)
+	}
+	return b
+}
 
 // Verifier verifies by the latest bundle.
 func (k *Keeper) Verifier() *credential.Verifier { return k.verifier }
@@ -173,6 +190,7 @@ func (k *Keeper) Run(ctx context.Context) error {
 	for {
 		if k.cert.Load() != nil {
 			k.update(ctx, client)
+			k.tellStale()
 			k.renew(ctx, client)
 		}
 		select {
@@ -203,14 +221,14 @@ func (k *Keeper) Run(ctx context.Context) error {
 func (k *Keeper) update(ctx context.Context, client xosv1connect.MachinesClient) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	old := k.Bundle()
+	old := *k.bundle.Load()
 	resp, err := client.Bundle(ctx, connect.NewRequest(&xosv1.BundleRequest{Epoch: old.Epoch}))
 	if err == nil {
 		err = k.take(old, resp.Msg)
 	}
 	if was := k.reached.Swap(err == nil); was != (err == nil) {
 		if err != nil {
-			k.cfg.Log.Warn("the core cannot be reached; deciding by the last bundle", "issued", old.Issued, "error", err)
+			k.cfg.Log.Warn("the core cannot be reached; deciding by the last bundle", "issued", old.Issued, "until", old.Issued.Add(k.Bundle().Offline), "error", err)
 		} else {
 			k.cfg.Log.Info("the core answers", "epoch", k.Bundle().Epoch)
 		}
@@ -247,6 +265,7 @@ func (k *Keeper) take(old vom.Bundle, m *xosv1.BundleResponse) error {
 		return xos.Errorf(xos.Internal, "keeping the bundle: %w", err)
 	}
 	k.bundle.Store(&b)
+	k.list(b)
 	if err := k.publish(b); err != nil {
 		k.cfg.Log.Warn("cannot write the grid's keys for sshd and ssh", "error", err)
 	}
@@ -257,7 +276,7 @@ func (k *Keeper) take(old vom.Bundle, m *xosv1.BundleResponse) error {
 	listeners := append([]func(vom.Bundle){}, k.listeners...)
 	k.mu.Unlock()
 	for _, f := range listeners {
-		f(b)
+		f(k.Bundle())
 	}
 	return nil
 }

@@ -2,8 +2,8 @@ package xvoms
 
 import (
 	"context"
+	"slices"
 
-	"github.com/xtreemos/xos"
 	"github.com/xtreemos/xos/infra/kv"
 	"github.com/xtreemos/xos/vom"
 )
@@ -20,27 +20,43 @@ func (r *Records) Refresh(ctx context.Context) error {
 	b.Issued, b.Offline = r.now(), r.cfg.Offline
 	old := r.bundle.Load()
 	err := r.db.View(ctx, func(t kv.Txn) (err error) {
-		b.VOs, b.Revocations = nil, nil
+		b.VOs, b.Revocations, b.Bans, b.RevokedSerials = nil, nil, nil, nil
 		if b.Epoch, err = epoch(t); err != nil {
 			return err
 		}
 		if old != nil && old.Epoch == b.Epoch {
-			b.VOs, b.Revocations = old.VOs, old.Revocations
+			b.VOs, b.Revocations, b.Bans, b.RevokedSerials = old.VOs, old.Revocations, old.Bans, old.RevokedSerials
 			return nil
 		}
 		err = each(t, prefixVO, func(name string, v voRecord) error {
-			b.VOs = append(b.VOs, vom.VO{Name: xos.VOName(name), Groups: v.Groups, Policy: v.Policy})
+			b.VOs = append(b.VOs, v.of(name))
 			return nil
 		})
 		if err != nil {
 			return err
 		}
-		return each(t, prefixRevoked, func(_ string, v revocationRecord) error {
+		err = each(t, prefixRevoked, func(_ string, v revocationRecord) error {
 			if b.Issued.Before(v.Until) {
 				b.Revocations = append(b.Revocations, v.Revocation)
 			}
 			return nil
 		})
+		if err != nil {
+			return err
+		}
+		if b.Bans, err = bans(t, b.Issued); err != nil {
+			return err
+		}
+		if old != nil && slices.Equal(old.Revocations, b.Revocations) && slices.Equal(old.Bans, b.Bans) {
+			// Nothing was certified since that they refuse: see issue.
+			b.RevokedSerials = old.RevokedSerials
+			return nil
+		}
+		refused, err := revokedCertificates(t, b, b.Issued)
+		for _, c := range refused {
+			b.RevokedSerials = append(b.RevokedSerials, c.Serial)
+		}
+		return err
 	})
 	if err != nil {
 		return err

@@ -18,6 +18,7 @@ type issuedRecord struct {
 	Machine  string     `json:"machine,omitempty"`
 	Node     xos.NodeID `json:"node,omitempty"`
 	Source   string     `json:"source,omitempty"`
+	Key      string     `json:"key,omitempty"` // fingerprint
 	Issued   time.Time  `json:"issued"`
 	NotAfter time.Time  `json:"not_after"`
 }
@@ -71,7 +72,8 @@ func (r *Records) Login(ctx context.Context, a xos.Account, p vom.Proof) (vom.Id
 			return vom.Identity{}, err
 		}
 	}
-	id, err := r.issue(ctx, a, func(t kv.Txn, _ memberRecord, _ *vom.Identity) error {
+	id, err := r.issue(ctx, a, func(t kv.Txn, _ memberRecord, id *vom.Identity) error {
+		id.Key = p.Key
 		u, ok, err := read[userRecord](t, keyUser(a.User))
 		if err != nil {
 			return err
@@ -117,12 +119,16 @@ func (r *Records) needToken(t kv.Txn, user xos.UserID, secret string) error {
 	return err
 }
 
-// Renew gives what may be certified for the bearer of a verified certificate.
+// Renew gives what may be certified for the bearer of a verified certificate,
+// on the key that is set in it: the new one.
 func (r *Records) Renew(ctx context.Context, id vom.Identity) (vom.Identity, error) {
 	if id.Node != "" {
 		return vom.Identity{}, xos.Errorf(xos.Permission, "a delegated credential cannot be renewed by itself")
 	}
-	return r.issue(ctx, id.Account, nil)
+	return r.issue(ctx, id.Account, func(_ kv.Txn, _ memberRecord, fresh *vom.Identity) error {
+		fresh.Key = id.Key
+		return nil
+	})
 }
 
 // Delegate gives what may be certified for a node that acts for the user of a
@@ -149,7 +155,7 @@ func (r *Records) Delegate(ctx context.Context, source vom.Identity, node xos.No
 }
 
 // issue makes an identity from the membership record and notes it there.
-func (r *Records) issue(ctx context.Context, a xos.Account, also func(kv.Txn, memberRecord, *vom.Identity) error) (vom.Identity, error) {
+func (r *Records) issue(ctx context.Context, a xos.Account, check func(kv.Txn, memberRecord, *vom.Identity) error) (vom.Identity, error) {
 	var id vom.Identity
 	err := r.db.Update(ctx, func(t kv.Txn) error {
 		m, ok, err := read[memberRecord](t, keyMember(a))
@@ -157,11 +163,8 @@ func (r *Records) issue(ctx context.Context, a xos.Account, also func(kv.Txn, me
 			return err
 		}
 		if err := r.member(t, a, ok); err != nil {
-			if also == nil {
-				return err
-			}
 			// Who has not proved herself learns nothing of memberships.
-			if proof := also(t, m, &vom.Identity{NotAfter: r.now().Add(r.cfg.UserTTL)}); proof != nil {
+			if proof := check(t, m, &vom.Identity{NotAfter: r.now().Add(r.cfg.UserTTL)}); proof != nil {
 				return proof
 			}
 			return err
@@ -174,12 +177,13 @@ func (r *Records) issue(ctx context.Context, a xos.Account, also func(kv.Txn, me
 		id = vom.Identity{Attributes: m.attributes(a), Serial: newSerial(), Issued: issued,
 			NotBefore: issued.Add(-backdate).Truncate(time.Second),
 			NotAfter:  issued.Add(r.cfg.UserTTL).Truncate(time.Second)}
-		if also != nil {
-			if err := also(t, m, &id); err != nil {
-				return err
-			}
+		if err := check(t, m, &id); err != nil {
+			return err
 		}
-		if err := note(t, id.Serial, issuedRecord{Account: a.String(), Node: id.Node, Source: id.Source, Issued: issued, NotAfter: id.NotAfter}); err != nil {
+		if err := r.notBanned(t, id); err != nil {
+			return err
+		}
+		if err := note(t, id.Serial, issuedRecord{Account: a.String(), Node: id.Node, Source: id.Source, Key: id.Key, Issued: issued, NotAfter: id.NotAfter}); err != nil {
 			return err
 		}
 		m.LastIssued = later(m.LastIssued, issued)

@@ -167,6 +167,9 @@ func (r *Records) certify(ctx context.Context, claim vom.MachineClaim, from stri
 		if err := allow(t, m, known); err != nil {
 			return err
 		}
+		if err := r.notBanned(t, vom.Identity{Node: claim.Node}); err != nil {
+			return err
+		}
 		if err := addressesFree(t, claim); err != nil {
 			return err
 		}

@@ -36,15 +36,20 @@ func HomeVolume(a xos.Account) xos.VolumeID {
 // VO lacks them) and roles; of a member it replaces them. What she loses she
 // loses at once: her certificates issued so far are then revoked.
 func (r *Records) AddMember(ctx context.Context, a xos.Account, groups []xos.GroupName, roles []xos.RoleName, by string) (xos.VolumeID, error) {
-	groups, err := clean("group", groups, maxGroups)
+	home, _, err := r.admit(ctx, a, groups, roles, by)
+	return home, err
+}
+
+// admit is AddMember; restored tells that it undid a removal.
+func (r *Records) admit(ctx context.Context, a xos.Account, groups []xos.GroupName, roles []xos.RoleName, by string) (home xos.VolumeID, restored bool, err error) {
+	groups, err = clean("group", groups, maxGroups)
 	if err != nil {
-		return "", err
+		return "", false, err
 	}
 	roles, err = clean("role", roles, maxRoles)
 	if err != nil {
-		return "", err
+		return "", false, err
 	}
-	var home xos.VolumeID // that of a member stays
 	exists := func(t kv.Txn) error {
 		if err := needVO(t, a.VO); err != nil {
 			return err
@@ -53,18 +58,18 @@ func (r *Records) AddMember(ctx context.Context, a xos.Account, groups []xos.Gro
 			return err
 		}
 		m, _, err := read[memberRecord](t, keyMember(a))
-		home = m.Home
+		home = m.Home // that of a member stays
 		return err
 	}
 	if err := r.db.View(ctx, exists); err != nil {
-		return "", err
+		return "", false, err
 	}
 	if r.volumes != nil && home == "" {
 		// Made first: a volume without a member is harmless, a member without
 		// her volume could not log in.
 		home = HomeVolume(a)
 		if err := r.volumes.CreateVolume(ctx, home, a); err != nil {
-			return "", err
+			return "", false, err
 		}
 	}
 	err = r.change(ctx, func(t kv.Txn) error {
@@ -81,6 +86,7 @@ func (r *Records) AddMember(ctx context.Context, a xos.Account, groups []xos.Gro
 			return err
 		}
 		m := memberRecord{Groups: groups, Roles: roles, Home: home, Since: r.now(), LastIssued: old.LastIssued}
+		restored = false
 		if member {
 			m.Since = old.Since
 			if lost(old.Groups, groups) || lost(old.Roles, roles) {
@@ -90,8 +96,16 @@ func (r *Records) AddMember(ctx context.Context, a xos.Account, groups []xos.Gro
 					return err
 				}
 			}
-		} else if err := t.Put([]byte(keyMemberOf(a)), nil); err != nil {
-			return err
+		} else {
+			before, again, err := r.restore(t, a, groups, roles)
+			if err != nil {
+				return err
+			}
+			// A removal yet to come must not be dated before what it ends.
+			m.LastIssued, restored = later(m.LastIssued, before), again
+			if err := t.Put([]byte(keyMemberOf(a)), nil); err != nil {
+				return err
+			}
 		}
 		if all := slices.Concat(vo.Groups, groups); lost(groups, vo.Groups) {
 			slices.Sort(all)
@@ -111,12 +125,18 @@ func (r *Records) AddMember(ctx context.Context, a xos.Account, groups []xos.Gro
 		}
 		return bump(t)
 	})
-	return home, err
+	return home, restored, err
 }
 
 // RemoveMember ends a membership; every certificate issued for it is revoked.
-// The home volume stays.
+// The home volume stays. What she has running goes as the VO's policy says.
 func (r *Records) RemoveMember(ctx context.Context, a xos.Account, why, by string) error {
+	return r.RemoveMemberTo(ctx, a, "", why, by)
+}
+
+// RemoveMemberTo is RemoveMember with the fate of what she has running, in place
+// of the VO's policy; "" is that policy.
+func (r *Records) RemoveMemberTo(ctx context.Context, a xos.Account, fate vom.Fate, why, by string) error {
 	why, err := goodReason(why)
 	if err != nil {
 		return err
@@ -138,7 +158,14 @@ func (r *Records) RemoveMember(ctx context.Context, a xos.Account, why, by strin
 			reason += ": " + why
 		}
 		rev := vom.Revocation{User: a.User, VO: a.VO, Before: later(r.now(), m.LastIssued), Reason: reason}
-		if err := r.revoke(t, "account/"+string(a.VO)+"/"+string(a.User), rev, MaxUserTTL); err != nil {
+		vo, _, err := read[voRecord](t, keyVO(a.VO))
+		if err != nil {
+			return err
+		}
+		if rev, err = farewell(rev, vo.Removal, fate); err != nil {
+			return err
+		}
+		if err := r.revokeMember(t, "account/"+string(a.VO)+"/"+string(a.User), rev, MaxUserTTL, m); err != nil {
 			return err
 		}
 		return bump(t)

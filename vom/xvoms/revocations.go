@@ -13,20 +13,40 @@ type revocationRecord struct {
 	vom.Revocation
 	// Until is when the last certificate that it could concern has expired.
 	Until time.Time `json:"until"`
+	// Of one with a fate: what she had, without which she does not come back as
+	// who she was, and what was revoked of hers before.
+	Groups []xos.GroupName `json:"groups,omitempty"`
+	Roles  []xos.RoleName  `json:"roles,omitempty"`
+	Prior  *vom.Revocation `json:"prior,omitempty"`
 }
 
 // revoke writes a revocation of certificates that are valid for at most ttl.
 // what is its kind and subject; a newer one for the same replaces it, since it
 // refuses all that the older one did.
 func (r *Records) revoke(t kv.Txn, what string, rev vom.Revocation, ttl time.Duration) error {
+	return r.revokeMember(t, what, rev, ttl, memberRecord{})
+}
+
+// revokeMember is revoke of one that may be undone: see restore.
+func (r *Records) revokeMember(t kv.Txn, what string, rev vom.Revocation, ttl time.Duration, m memberRecord) error {
 	old, ok, err := read[revocationRecord](t, prefixRevoked+what)
 	if err != nil {
 		return err
 	}
+	rec := revocationRecord{Revocation: rev}
 	if ok {
-		rev.Before = later(rev.Before, old.Before)
+		rec.Before = later(rev.Before, old.Before)
 	}
-	return write(t, prefixRevoked+what, revocationRecord{rev, rev.Before.Add(ttl + skew)})
+	if rev.Fate != "" {
+		rec.Groups, rec.Roles = m.Groups, m.Roles
+		if ok && old.Fate == "" {
+			rec.Prior = &old.Revocation
+		} else if ok {
+			rec.Prior = old.Prior
+		}
+	}
+	rec.Until = rec.Before.Add(ttl + skew)
+	return write(t, prefixRevoked+what, rec)
 }
 
 // floor gives the time after which a certificate for an account must be
@@ -82,6 +102,14 @@ func (r *Records) Sweep(ctx context.Context) error {
 			}
 		}
 		if err := each(t, prefixRevoked, func(k string, v revocationRecord) error { gone(prefixRevoked, k, v.Until); return nil }); err != nil {
+			return err
+		}
+		if err := each(t, prefixBan, func(k string, b vom.Ban) error {
+			if !b.Until.IsZero() {
+				gone(prefixBan, k, b.Until)
+			}
+			return nil
+		}); err != nil {
 			return err
 		}
 		if err := each(t, prefixToken, func(k string, v tokenRecord) error { gone(prefixToken, k, v.Expires); return nil }); err != nil {

@@ -13,6 +13,7 @@ import (
 	"github.com/xtreemos/xos/api/xos/v1/xosv1connect"
 	"github.com/xtreemos/xos/infra/audit"
 	"github.com/xtreemos/xos/infra/rpc"
+	"github.com/xtreemos/xos/vom"
 )
 
 // Audit is where the service's calls are written down: infra/audit's Log.
@@ -20,7 +21,7 @@ type Audit interface {
 	Append(context.Context, audit.Record) error
 }
 
-// Service serves VOs (api/xos/v1) to this machine's administrators: each
+// Service serves VOs and Revocations (api/xos/v1) to this machine's administrators: each
 // caller must be root on the local socket, and each call, refused or not, is
 // written to the audit log before it is answered.
 type Service struct {
@@ -29,7 +30,10 @@ type Service struct {
 	log     *slog.Logger
 }
 
-var _ xosv1connect.VOsHandler = (*Service)(nil)
+var (
+	_ xosv1connect.VOsHandler         = (*Service)(nil)
+	_ xosv1connect.RevocationsHandler = (*Service)(nil)
+)
 
 // NewService makes the administrators' service.
 func NewService(r *Records, a Audit, log *slog.Logger) *Service {
@@ -101,7 +105,8 @@ func (s *Service) ListVOs(ctx context.Context, req *connect.Request[xosv1.ListVO
 		resp := &xosv1.ListVOsResponse{}
 		for _, v := range vos {
 			resp.Vos = append(resp.Vos, &xosv1.VO{Name: string(v.Name), Groups: stringsOf(v.Groups), Policy: v.Policy,
-				Created: timestamppb.New(v.Created), Members: int64(v.Members)})
+				Created: timestamppb.New(v.Created), Members: int64(v.Members), Removal: string(v.Removal.Fate),
+				RemovalSeconds: int64(v.Removal.For.Seconds()), OfflineSeconds: int64(v.Offline.Seconds())})
 		}
 		return resp, err
 	})
@@ -165,15 +170,15 @@ func (s *Service) ListUsers(ctx context.Context, req *connect.Request[xosv1.List
 func (s *Service) AddMember(ctx context.Context, req *connect.Request[xosv1.AddMemberRequest]) (*connect.Response[xosv1.AddMemberResponse], error) {
 	a := xos.Account{User: xos.UserID(req.Msg.User), VO: xos.VOName(req.Msg.Vo)}
 	return admin(ctx, s, req, a, func(by string) (*xosv1.AddMemberResponse, error) {
-		home, err := s.records.AddMember(ctx, a, named[xos.GroupName](req.Msg.Groups), named[xos.RoleName](req.Msg.Roles), by)
-		return &xosv1.AddMemberResponse{Home: string(home)}, err
+		home, restored, err := s.records.admit(ctx, a, named[xos.GroupName](req.Msg.Groups), named[xos.RoleName](req.Msg.Roles), by)
+		return &xosv1.AddMemberResponse{Home: string(home), Restored: restored}, err
 	})
 }
 
 func (s *Service) RemoveMember(ctx context.Context, req *connect.Request[xosv1.RemoveMemberRequest]) (*connect.Response[xosv1.RemoveMemberResponse], error) {
 	a := xos.Account{User: xos.UserID(req.Msg.User), VO: xos.VOName(req.Msg.Vo)}
 	return admin(ctx, s, req, a, func(by string) (*xosv1.RemoveMemberResponse, error) {
-		return &xosv1.RemoveMemberResponse{}, s.records.RemoveMember(ctx, a, req.Msg.Reason, by)
+		return &xosv1.RemoveMemberResponse{}, s.records.RemoveMemberTo(ctx, a, vom.Fate(req.Msg.Fate), req.Msg.Reason, by)
 	})
 }
 

@@ -14,6 +14,13 @@ type voRecord struct {
 	Created time.Time       `json:"created"`
 	Groups  []xos.GroupName `json:"groups,omitempty"` // sorted
 	Policy  string          `json:"policy,omitempty"`
+	Removal vom.Removal     `json:"removal,omitzero"`
+	Offline time.Duration   `json:"offline,omitempty"`
+}
+
+// of gives what machines know of a VO.
+func (v voRecord) of(name string) vom.VO {
+	return vom.VO{Name: xos.VOName(name), Groups: v.Groups, Policy: v.Policy, Removal: v.Removal, Offline: v.Offline}
 }
 
 // maxPolicy bounds a VO's policy, which every machine holds and parses.
@@ -92,7 +99,7 @@ func (r *Records) ListVOs(ctx context.Context) (vos []VO, err error) {
 			return err
 		}
 		return each(t, prefixVO, func(name string, v voRecord) error {
-			vos = append(vos, VO{VO: vom.VO{Name: xos.VOName(name), Groups: v.Groups, Policy: v.Policy},
+			vos = append(vos, VO{VO: v.of(name),
 				Created: v.Created, Members: members[name]})
 			return nil
 		})
@@ -110,17 +117,7 @@ func (r *Records) SetPolicy(ctx context.Context, name xos.VOName, policy string)
 			return err
 		}
 	}
-	return r.change(ctx, func(t kv.Txn) error {
-		v, ok, err := read[voRecord](t, keyVO(name))
-		if err != nil || !ok {
-			return or(err, noVO(name))
-		}
-		v.Policy = policy
-		if err := write(t, keyVO(name), v); err != nil {
-			return err
-		}
-		return bump(t)
-	})
+	return r.edit(ctx, name, func(v *voRecord) { v.Policy = policy })
 }
 
 func needVO(t kv.Txn, name xos.VOName) error {

@@ -654,9 +654,12 @@ func (x *ExplainRequest) GetSerial() string {
 }
 
 type ExplainResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Allowed       bool                   `protobuf:"varint,1,opt,name=allowed,proto3" json:"allowed,omitempty"`
-	Lines         []string               `protobuf:"bytes,2,rep,name=lines,proto3" json:"lines,omitempty"` // for a person to read, most important first
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Allowed bool                   `protobuf:"varint,1,opt,name=allowed,proto3" json:"allowed,omitempty"`
+	Lines   []string               `protobuf:"bytes,2,rep,name=lines,proto3" json:"lines,omitempty"` // for a person to read, most important first
+	// Rules that took part, in the order in which they are asked; of one who
+	// asks about herself only those that refused.
+	Rules         []*Rule `protobuf:"bytes,3,rep,name=rules,proto3" json:"rules,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -701,6 +704,13 @@ func (x *ExplainResponse) GetAllowed() bool {
 func (x *ExplainResponse) GetLines() []string {
 	if x != nil {
 		return x.Lines
+	}
+	return nil
+}
+
+func (x *ExplainResponse) GetRules() []*Rule {
+	if x != nil {
+		return x.Rules
 	}
 	return nil
 }
@@ -792,14 +802,17 @@ func (x *OrderContent) GetSpecSha256() []byte {
 }
 
 type VO struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	Groups        []string               `protobuf:"bytes,2,rep,name=groups,proto3" json:"groups,omitempty"`
-	Policy        string                 `protobuf:"bytes,3,opt,name=policy,proto3" json:"policy,omitempty"`
-	Created       *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=created,proto3" json:"created,omitempty"`
-	Members       int64                  `protobuf:"varint,5,opt,name=members,proto3" json:"members,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	Name           string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Groups         []string               `protobuf:"bytes,2,rep,name=groups,proto3" json:"groups,omitempty"`
+	Policy         string                 `protobuf:"bytes,3,opt,name=policy,proto3" json:"policy,omitempty"`
+	Created        *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=created,proto3" json:"created,omitempty"`
+	Members        int64                  `protobuf:"varint,5,opt,name=members,proto3" json:"members,omitempty"`
+	Removal        string                 `protobuf:"bytes,20,opt,name=removal,proto3" json:"removal,omitempty"`                                      // what becomes of what removed members run
+	RemovalSeconds int64                  `protobuf:"varint,21,opt,name=removal_seconds,json=removalSeconds,proto3" json:"removal_seconds,omitempty"` // and for how long
+	OfflineSeconds int64                  `protobuf:"varint,22,opt,name=offline_seconds,json=offlineSeconds,proto3" json:"offline_seconds,omitempty"` // 0: as the core's configuration says
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *VO) Reset() {
@@ -863,6 +876,27 @@ func (x *VO) GetCreated() *timestamppb.Timestamp {
 func (x *VO) GetMembers() int64 {
 	if x != nil {
 		return x.Members
+	}
+	return 0
+}
+
+func (x *VO) GetRemoval() string {
+	if x != nil {
+		return x.Removal
+	}
+	return ""
+}
+
+func (x *VO) GetRemovalSeconds() int64 {
+	if x != nil {
+		return x.RemovalSeconds
+	}
+	return 0
+}
+
+func (x *VO) GetOfflineSeconds() int64 {
+	if x != nil {
+		return x.OfflineSeconds
 	}
 	return 0
 }
@@ -1796,9 +1830,11 @@ func (x *AddMemberRequest) GetRoles() []string {
 	return nil
 }
 
+// Restored: a removal was undone in time; certificates from before it hold.
 type AddMemberResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Home          string                 `protobuf:"bytes,1,opt,name=home,proto3" json:"home,omitempty"`
+	Restored      bool                   `protobuf:"varint,2,opt,name=restored,proto3" json:"restored,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1840,11 +1876,21 @@ func (x *AddMemberResponse) GetHome() string {
 	return ""
 }
 
+func (x *AddMemberResponse) GetRestored() bool {
+	if x != nil {
+		return x.Restored
+	}
+	return false
+}
+
+// Fate: of what she has running, "end", "freeze" or "finish"; "": as the VO's
+// policy says.
 type RemoveMemberRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Vo            string                 `protobuf:"bytes,1,opt,name=vo,proto3" json:"vo,omitempty"`
 	User          string                 `protobuf:"bytes,2,opt,name=user,proto3" json:"user,omitempty"`
 	Reason        string                 `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	Fate          string                 `protobuf:"bytes,4,opt,name=fate,proto3" json:"fate,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1896,6 +1942,13 @@ func (x *RemoveMemberRequest) GetUser() string {
 func (x *RemoveMemberRequest) GetReason() string {
 	if x != nil {
 		return x.Reason
+	}
+	return ""
+}
+
+func (x *RemoveMemberRequest) GetFate() string {
+	if x != nil {
+		return x.Fate
 	}
 	return ""
 }
@@ -3308,7 +3361,7 @@ var File_xos_v1_core_proto protoreflect.FileDescriptor
 
 const file_xos_v1_core_proto_rawDesc = "" +
 	"\n" +
-	"\x11xos/v1/core.proto\x12\x06xos.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"r\n" +
+	"\x11xos/v1/core.proto\x12\x06xos.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17xos/v1/revocation.proto\"r\n" +
 	"\n" +
 	"Attributes\x12\x12\n" +
 	"\x04user\x18\x01 \x01(\tR\x04user\x12\x0e\n" +
@@ -3358,10 +3411,11 @@ const file_xos_v1_core_proto_rawDesc = "" +
 	"\tnot_after\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\bnotAfter\"B\n" +
 	"\x0eExplainRequest\x12\x18\n" +
 	"\aaccount\x18\x01 \x01(\tR\aaccount\x12\x16\n" +
-	"\x06serial\x18\x02 \x01(\tR\x06serial\"A\n" +
+	"\x06serial\x18\x02 \x01(\tR\x06serial\"e\n" +
 	"\x0fExplainResponse\x12\x18\n" +
 	"\aallowed\x18\x01 \x01(\bR\aallowed\x12\x14\n" +
-	"\x05lines\x18\x02 \x03(\tR\x05lines\"\xf0\x01\n" +
+	"\x05lines\x18\x02 \x03(\tR\x05lines\x12\"\n" +
+	"\x05rules\x18\x03 \x03(\v2\f.xos.v1.RuleR\x05rules\"\xf0\x01\n" +
 	"\fOrderContent\x12\x10\n" +
 	"\x03job\x18\x01 \x01(\tR\x03job\x12,\n" +
 	"\aaccount\x18\x02 \x01(\v2\x12.xos.v1.AttributesR\aaccount\x12\x1f\n" +
@@ -3370,13 +3424,16 @@ const file_xos_v1_core_proto_rawDesc = "" +
 	"\x0eexecution_node\x18\x04 \x01(\tR\rexecutionNode\x127\n" +
 	"\tnot_after\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\bnotAfter\x12\x1f\n" +
 	"\vspec_sha256\x18\x06 \x01(\fR\n" +
-	"specSha256\"\x98\x01\n" +
+	"specSha256\"\x84\x02\n" +
 	"\x02VO\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06groups\x18\x02 \x03(\tR\x06groups\x12\x16\n" +
 	"\x06policy\x18\x03 \x01(\tR\x06policy\x124\n" +
 	"\acreated\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\acreated\x12\x18\n" +
-	"\amembers\x18\x05 \x01(\x03R\amembers\"%\n" +
+	"\amembers\x18\x05 \x01(\x03R\amembers\x12\x18\n" +
+	"\aremoval\x18\x14 \x01(\tR\aremoval\x12'\n" +
+	"\x0fremoval_seconds\x18\x15 \x01(\x03R\x0eremovalSeconds\x12'\n" +
+	"\x0foffline_seconds\x18\x16 \x01(\x03R\x0eofflineSeconds\"%\n" +
 	"\x0fCreateVORequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\"\x12\n" +
 	"\x10CreateVOResponse\"%\n" +
@@ -3423,13 +3480,15 @@ const file_xos_v1_core_proto_rawDesc = "" +
 	"\x02vo\x18\x01 \x01(\tR\x02vo\x12\x12\n" +
 	"\x04user\x18\x02 \x01(\tR\x04user\x12\x16\n" +
 	"\x06groups\x18\x03 \x03(\tR\x06groups\x12\x14\n" +
-	"\x05roles\x18\x04 \x03(\tR\x05roles\"'\n" +
+	"\x05roles\x18\x04 \x03(\tR\x05roles\"C\n" +
 	"\x11AddMemberResponse\x12\x12\n" +
-	"\x04home\x18\x01 \x01(\tR\x04home\"Q\n" +
+	"\x04home\x18\x01 \x01(\tR\x04home\x12\x1a\n" +
+	"\brestored\x18\x02 \x01(\bR\brestored\"e\n" +
 	"\x13RemoveMemberRequest\x12\x0e\n" +
 	"\x02vo\x18\x01 \x01(\tR\x02vo\x12\x12\n" +
 	"\x04user\x18\x02 \x01(\tR\x04user\x12\x16\n" +
-	"\x06reason\x18\x03 \x01(\tR\x06reason\"\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x12\n" +
+	"\x04fate\x18\x04 \x01(\tR\x04fate\"\x16\n" +
 	"\x14RemoveMemberResponse\"$\n" +
 	"\x12ListMembersRequest\x12\x0e\n" +
 	"\x02vo\x18\x01 \x01(\tR\x02vo\"C\n" +
@@ -3630,96 +3689,98 @@ var file_xos_v1_core_proto_goTypes = []any{
 	(*ListStorageRequest)(nil),      // 61: xos.v1.ListStorageRequest
 	(*ListStorageResponse)(nil),     // 62: xos.v1.ListStorageResponse
 	(*timestamppb.Timestamp)(nil),   // 63: google.protobuf.Timestamp
+	(*Rule)(nil),                    // 64: xos.v1.Rule
 }
 var file_xos_v1_core_proto_depIdxs = []int32{
 	0,  // 0: xos.v1.IssueResponse.attributes:type_name -> xos.v1.Attributes
 	63, // 1: xos.v1.IssueResponse.not_after:type_name -> google.protobuf.Timestamp
 	0,  // 2: xos.v1.DelegateResponse.attributes:type_name -> xos.v1.Attributes
 	63, // 3: xos.v1.DelegateResponse.not_after:type_name -> google.protobuf.Timestamp
-	0,  // 4: xos.v1.OrderContent.account:type_name -> xos.v1.Attributes
-	63, // 5: xos.v1.OrderContent.not_after:type_name -> google.protobuf.Timestamp
-	63, // 6: xos.v1.VO.created:type_name -> google.protobuf.Timestamp
-	13, // 7: xos.v1.ListVOsResponse.vos:type_name -> xos.v1.VO
-	63, // 8: xos.v1.User.created:type_name -> google.protobuf.Timestamp
-	63, // 9: xos.v1.CreateUserResponse.token_expires:type_name -> google.protobuf.Timestamp
-	63, // 10: xos.v1.CreateTokenResponse.expires:type_name -> google.protobuf.Timestamp
-	22, // 11: xos.v1.ListUsersResponse.users:type_name -> xos.v1.User
-	0,  // 12: xos.v1.ListMembersResponse.members:type_name -> xos.v1.Attributes
-	63, // 13: xos.v1.CreateJoinTokenResponse.expires:type_name -> google.protobuf.Timestamp
-	2,  // 14: xos.v1.JoinResponse.trust:type_name -> xos.v1.TrustResponse
-	63, // 15: xos.v1.JoinResponse.not_after:type_name -> google.protobuf.Timestamp
-	63, // 16: xos.v1.Machine.joined:type_name -> google.protobuf.Timestamp
-	63, // 17: xos.v1.Machine.not_after:type_name -> google.protobuf.Timestamp
-	44, // 18: xos.v1.ListMachinesResponse.machines:type_name -> xos.v1.Machine
-	63, // 19: xos.v1.BundleResponse.issued:type_name -> google.protobuf.Timestamp
-	63, // 20: xos.v1.Volume.created:type_name -> google.protobuf.Timestamp
-	51, // 21: xos.v1.CreateVolumeResponse.volume:type_name -> xos.v1.Volume
-	51, // 22: xos.v1.ListVolumesResponse.volumes:type_name -> xos.v1.Volume
-	63, // 23: xos.v1.Storage.seen:type_name -> google.protobuf.Timestamp
-	58, // 24: xos.v1.ListStorageResponse.storage:type_name -> xos.v1.Storage
-	1,  // 25: xos.v1.Credentials.Trust:input_type -> xos.v1.TrustRequest
-	3,  // 26: xos.v1.Credentials.Issue:input_type -> xos.v1.IssueRequest
-	5,  // 27: xos.v1.Credentials.Renew:input_type -> xos.v1.RenewRequest
-	6,  // 28: xos.v1.Credentials.Revoke:input_type -> xos.v1.RevokeRequest
-	8,  // 29: xos.v1.Credentials.Delegate:input_type -> xos.v1.DelegateRequest
-	10, // 30: xos.v1.Credentials.Explain:input_type -> xos.v1.ExplainRequest
-	14, // 31: xos.v1.VOs.CreateVO:input_type -> xos.v1.CreateVORequest
-	16, // 32: xos.v1.VOs.DeleteVO:input_type -> xos.v1.DeleteVORequest
-	18, // 33: xos.v1.VOs.ListVOs:input_type -> xos.v1.ListVOsRequest
-	20, // 34: xos.v1.VOs.SetPolicy:input_type -> xos.v1.SetPolicyRequest
-	23, // 35: xos.v1.VOs.CreateUser:input_type -> xos.v1.CreateUserRequest
-	25, // 36: xos.v1.VOs.SetPassword:input_type -> xos.v1.SetPasswordRequest
-	27, // 37: xos.v1.VOs.CreateToken:input_type -> xos.v1.CreateTokenRequest
-	29, // 38: xos.v1.VOs.DeleteUser:input_type -> xos.v1.DeleteUserRequest
-	31, // 39: xos.v1.VOs.ListUsers:input_type -> xos.v1.ListUsersRequest
-	33, // 40: xos.v1.VOs.AddMember:input_type -> xos.v1.AddMemberRequest
-	35, // 41: xos.v1.VOs.RemoveMember:input_type -> xos.v1.RemoveMemberRequest
-	37, // 42: xos.v1.VOs.ListMembers:input_type -> xos.v1.ListMembersRequest
-	39, // 43: xos.v1.Machines.CreateJoinToken:input_type -> xos.v1.CreateJoinTokenRequest
-	41, // 44: xos.v1.Machines.Join:input_type -> xos.v1.JoinRequest
-	43, // 45: xos.v1.Machines.RenewMachine:input_type -> xos.v1.RenewMachineRequest
-	45, // 46: xos.v1.Machines.ListMachines:input_type -> xos.v1.ListMachinesRequest
-	47, // 47: xos.v1.Machines.RemoveMachine:input_type -> xos.v1.RemoveMachineRequest
-	49, // 48: xos.v1.Machines.Bundle:input_type -> xos.v1.BundleRequest
-	52, // 49: xos.v1.Directory.CreateVolume:input_type -> xos.v1.CreateVolumeRequest
-	54, // 50: xos.v1.Directory.DeleteVolume:input_type -> xos.v1.DeleteVolumeRequest
-	56, // 51: xos.v1.Directory.ListVolumes:input_type -> xos.v1.ListVolumesRequest
-	59, // 52: xos.v1.Directory.AnnounceStorage:input_type -> xos.v1.AnnounceStorageRequest
-	61, // 53: xos.v1.Directory.ListStorage:input_type -> xos.v1.ListStorageRequest
-	2,  // 54: xos.v1.Credentials.Trust:output_type -> xos.v1.TrustResponse
-	4,  // 55: xos.v1.Credentials.Issue:output_type -> xos.v1.IssueResponse
-	4,  // 56: xos.v1.Credentials.Renew:output_type -> xos.v1.IssueResponse
-	7,  // 57: xos.v1.Credentials.Revoke:output_type -> xos.v1.RevokeResponse
-	9,  // 58: xos.v1.Credentials.Delegate:output_type -> xos.v1.DelegateResponse
-	11, // 59: xos.v1.Credentials.Explain:output_type -> xos.v1.ExplainResponse
-	15, // 60: xos.v1.VOs.CreateVO:output_type -> xos.v1.CreateVOResponse
-	17, // 61: xos.v1.VOs.DeleteVO:output_type -> xos.v1.DeleteVOResponse
-	19, // 62: xos.v1.VOs.ListVOs:output_type -> xos.v1.ListVOsResponse
-	21, // 63: xos.v1.VOs.SetPolicy:output_type -> xos.v1.SetPolicyResponse
-	24, // 64: xos.v1.VOs.CreateUser:output_type -> xos.v1.CreateUserResponse
-	26, // 65: xos.v1.VOs.SetPassword:output_type -> xos.v1.SetPasswordResponse
-	28, // 66: xos.v1.VOs.CreateToken:output_type -> xos.v1.CreateTokenResponse
-	30, // 67: xos.v1.VOs.DeleteUser:output_type -> xos.v1.DeleteUserResponse
-	32, // 68: xos.v1.VOs.ListUsers:output_type -> xos.v1.ListUsersResponse
-	34, // 69: xos.v1.VOs.AddMember:output_type -> xos.v1.AddMemberResponse
-	36, // 70: xos.v1.VOs.RemoveMember:output_type -> xos.v1.RemoveMemberResponse
-	38, // 71: xos.v1.VOs.ListMembers:output_type -> xos.v1.ListMembersResponse
-	40, // 72: xos.v1.Machines.CreateJoinToken:output_type -> xos.v1.CreateJoinTokenResponse
-	42, // 73: xos.v1.Machines.Join:output_type -> xos.v1.JoinResponse
-	42, // 74: xos.v1.Machines.RenewMachine:output_type -> xos.v1.JoinResponse
-	46, // 75: xos.v1.Machines.ListMachines:output_type -> xos.v1.ListMachinesResponse
-	48, // 76: xos.v1.Machines.RemoveMachine:output_type -> xos.v1.RemoveMachineResponse
-	50, // 77: xos.v1.Machines.Bundle:output_type -> xos.v1.BundleResponse
-	53, // 78: xos.v1.Directory.CreateVolume:output_type -> xos.v1.CreateVolumeResponse
-	55, // 79: xos.v1.Directory.DeleteVolume:output_type -> xos.v1.DeleteVolumeResponse
-	57, // 80: xos.v1.Directory.ListVolumes:output_type -> xos.v1.ListVolumesResponse
-	60, // 81: xos.v1.Directory.AnnounceStorage:output_type -> xos.v1.AnnounceStorageResponse
-	62, // 82: xos.v1.Directory.ListStorage:output_type -> xos.v1.ListStorageResponse
-	54, // [54:83] is the sub-list for method output_type
-	25, // [25:54] is the sub-list for method input_type
-	25, // [25:25] is the sub-list for extension type_name
-	25, // [25:25] is the sub-list for extension extendee
-	0,  // [0:25] is the sub-list for field type_name
+	64, // 4: xos.v1.ExplainResponse.rules:type_name -> xos.v1.Rule
+	0,  // 5: xos.v1.OrderContent.account:type_name -> xos.v1.Attributes
+	63, // 6: xos.v1.OrderContent.not_after:type_name -> google.protobuf.Timestamp
+	63, // 7: xos.v1.VO.created:type_name -> google.protobuf.Timestamp
+	13, // 8: xos.v1.ListVOsResponse.vos:type_name -> xos.v1.VO
+	63, // 9: xos.v1.User.created:type_name -> google.protobuf.Timestamp
+	63, // 10: xos.v1.CreateUserResponse.token_expires:type_name -> google.protobuf.Timestamp
+	63, // 11: xos.v1.CreateTokenResponse.expires:type_name -> google.protobuf.Timestamp
+	22, // 12: xos.v1.ListUsersResponse.users:type_name -> xos.v1.User
+	0,  // 13: xos.v1.ListMembersResponse.members:type_name -> xos.v1.Attributes
+	63, // 14: xos.v1.CreateJoinTokenResponse.expires:type_name -> google.protobuf.Timestamp
+	2,  // 15: xos.v1.JoinResponse.trust:type_name -> xos.v1.TrustResponse
+	63, // 16: xos.v1.JoinResponse.not_after:type_name -> google.protobuf.Timestamp
+	63, // 17: xos.v1.Machine.joined:type_name -> google.protobuf.Timestamp
+	63, // 18: xos.v1.Machine.not_after:type_name -> google.protobuf.Timestamp
+	44, // 19: xos.v1.ListMachinesResponse.machines:type_name -> xos.v1.Machine
+	63, // 20: xos.v1.BundleResponse.issued:type_name -> google.protobuf.Timestamp
+	63, // 21: xos.v1.Volume.created:type_name -> google.protobuf.Timestamp
+	51, // 22: xos.v1.CreateVolumeResponse.volume:type_name -> xos.v1.Volume
+	51, // 23: xos.v1.ListVolumesResponse.volumes:type_name -> xos.v1.Volume
+	63, // 24: xos.v1.Storage.seen:type_name -> google.protobuf.Timestamp
+	58, // 25: xos.v1.ListStorageResponse.storage:type_name -> xos.v1.Storage
+	1,  // 26: xos.v1.Credentials.Trust:input_type -> xos.v1.TrustRequest
+	3,  // 27: xos.v1.Credentials.Issue:input_type -> xos.v1.IssueRequest
+	5,  // 28: xos.v1.Credentials.Renew:input_type -> xos.v1.RenewRequest
+	6,  // 29: xos.v1.Credentials.Revoke:input_type -> xos.v1.RevokeRequest
+	8,  // 30: xos.v1.Credentials.Delegate:input_type -> xos.v1.DelegateRequest
+	10, // 31: xos.v1.Credentials.Explain:input_type -> xos.v1.ExplainRequest
+	14, // 32: xos.v1.VOs.CreateVO:input_type -> xos.v1.CreateVORequest
+	16, // 33: xos.v1.VOs.DeleteVO:input_type -> xos.v1.DeleteVORequest
+	18, // 34: xos.v1.VOs.ListVOs:input_type -> xos.v1.ListVOsRequest
+	20, // 35: xos.v1.VOs.SetPolicy:input_type -> xos.v1.SetPolicyRequest
+	23, // 36: xos.v1.VOs.CreateUser:input_type -> xos.v1.CreateUserRequest
+	25, // 37: xos.v1.VOs.SetPassword:input_type -> xos.v1.SetPasswordRequest
+	27, // 38: xos.v1.VOs.CreateToken:input_type -> xos.v1.CreateTokenRequest
+	29, // 39: xos.v1.VOs.DeleteUser:input_type -> xos.v1.DeleteUserRequest
+	31, // 40: xos.v1.VOs.ListUsers:input_type -> xos.v1.ListUsersRequest
+	33, // 41: xos.v1.VOs.AddMember:input_type -> xos.v1.AddMemberRequest
+	35, // 42: xos.v1.VOs.RemoveMember:input_type -> xos.v1.RemoveMemberRequest
+	37, // 43: xos.v1.VOs.ListMembers:input_type -> xos.v1.ListMembersRequest
+	39, // 44: xos.v1.Machines.CreateJoinToken:input_type -> xos.v1.CreateJoinTokenRequest
+	41, // 45: xos.v1.Machines.Join:input_type -> xos.v1.JoinRequest
+	43, // 46: xos.v1.Machines.RenewMachine:input_type -> xos.v1.RenewMachineRequest
+	45, // 47: xos.v1.Machines.ListMachines:input_type -> xos.v1.ListMachinesRequest
+	47, // 48: xos.v1.Machines.RemoveMachine:input_type -> xos.v1.RemoveMachineRequest
+	49, // 49: xos.v1.Machines.Bundle:input_type -> xos.v1.BundleRequest
+	52, // 50: xos.v1.Directory.CreateVolume:input_type -> xos.v1.CreateVolumeRequest
+	54, // 51: xos.v1.Directory.DeleteVolume:input_type -> xos.v1.DeleteVolumeRequest
+	56, // 52: xos.v1.Directory.ListVolumes:input_type -> xos.v1.ListVolumesRequest
+	59, // 53: xos.v1.Directory.AnnounceStorage:input_type -> xos.v1.AnnounceStorageRequest
+	61, // 54: xos.v1.Directory.ListStorage:input_type -> xos.v1.ListStorageRequest
+	2,  // 55: xos.v1.Credentials.Trust:output_type -> xos.v1.TrustResponse
+	4,  // 56: xos.v1.Credentials.Issue:output_type -> xos.v1.IssueResponse
+	4,  // 57: xos.v1.Credentials.Renew:output_type -> xos.v1.IssueResponse
+	7,  // 58: xos.v1.Credentials.Revoke:output_type -> xos.v1.RevokeResponse
+	9,  // 59: xos.v1.Credentials.Delegate:output_type -> xos.v1.DelegateResponse
+	11, // 60: xos.v1.Credentials.Explain:output_type -> xos.v1.ExplainResponse
+	15, // 61: xos.v1.VOs.CreateVO:output_type -> xos.v1.CreateVOResponse
+	17, // 62: xos.v1.VOs.DeleteVO:output_type -> xos.v1.DeleteVOResponse
+	19, // 63: xos.v1.VOs.ListVOs:output_type -> xos.v1.ListVOsResponse
+	21, // 64: xos.v1.VOs.SetPolicy:output_type -> xos.v1.SetPolicyResponse
+	24, // 65: xos.v1.VOs.CreateUser:output_type -> xos.v1.CreateUserResponse
+	26, // 66: xos.v1.VOs.SetPassword:output_type -> xos.v1.SetPasswordResponse
+	28, // 67: xos.v1.VOs.CreateToken:output_type -> xos.v1.CreateTokenResponse
+	30, // 68: xos.v1.VOs.DeleteUser:output_type -> xos.v1.DeleteUserResponse
+	32, // 69: xos.v1.VOs.ListUsers:output_type -> xos.v1.ListUsersResponse
+	34, // 70: xos.v1.VOs.AddMember:output_type -> xos.v1.AddMemberResponse
+	36, // 71: xos.v1.VOs.RemoveMember:output_type -> xos.v1.RemoveMemberResponse
+	38, // 72: xos.v1.VOs.ListMembers:output_type -> xos.v1.ListMembersResponse
+	40, // 73: xos.v1.Machines.CreateJoinToken:output_type -> xos.v1.CreateJoinTokenResponse
+	42, // 74: xos.v1.Machines.Join:output_type -> xos.v1.JoinResponse
+	42, // 75: xos.v1.Machines.RenewMachine:output_type -> xos.v1.JoinResponse
+	46, // 76: xos.v1.Machines.ListMachines:output_type -> xos.v1.ListMachinesResponse
+	48, // 77: xos.v1.Machines.RemoveMachine:output_type -> xos.v1.RemoveMachineResponse
+	50, // 78: xos.v1.Machines.Bundle:output_type -> xos.v1.BundleResponse
+	53, // 79: xos.v1.Directory.CreateVolume:output_type -> xos.v1.CreateVolumeResponse
+	55, // 80: xos.v1.Directory.DeleteVolume:output_type -> xos.v1.DeleteVolumeResponse
+	57, // 81: xos.v1.Directory.ListVolumes:output_type -> xos.v1.ListVolumesResponse
+	60, // 82: xos.v1.Directory.AnnounceStorage:output_type -> xos.v1.AnnounceStorageResponse
+	62, // 83: xos.v1.Directory.ListStorage:output_type -> xos.v1.ListStorageResponse
+	55, // [55:84] is the sub-list for method output_type
+	26, // [26:55] is the sub-list for method input_type
+	26, // [26:26] is the sub-list for extension type_name
+	26, // [26:26] is the sub-list for extension extendee
+	0,  // [0:26] is the sub-list for field type_name
 }
 
 func init() { file_xos_v1_core_proto_init() }
@@ -3727,6 +3788,7 @@ func file_xos_v1_core_proto_init() {
 	if File_xos_v1_core_proto != nil {
 		return
 	}
+	file_xos_v1_revocation_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{

@@ -542,7 +542,8 @@ func (x *WhoAmIResponse) GetNotAfter() *timestamppb.Timestamp {
 
 type ExplainHereRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Subject       string                 `protobuf:"bytes,1,opt,name=subject,proto3" json:"subject,omitempty"`
+	Subject       string                 `protobuf:"bytes,1,opt,name=subject,proto3" json:"subject,omitempty"` // account, serial, session id, or id of a refused login
+	Kind          string                 `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"`       // "user", "cert" or "login"; "": whatever subject looks like
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -580,6 +581,13 @@ func (*ExplainHereRequest) Descriptor() ([]byte, []int) {
 func (x *ExplainHereRequest) GetSubject() string {
 	if x != nil {
 		return x.Subject
+	}
+	return ""
+}
+
+func (x *ExplainHereRequest) GetKind() string {
+	if x != nil {
+		return x.Kind
 	}
 	return ""
 }
@@ -802,6 +810,11 @@ type NodeStatusResponse struct {
 	BundleEpoch   uint64                 `protobuf:"varint,6,opt,name=bundle_epoch,json=bundleEpoch,proto3" json:"bundle_epoch,omitempty"`
 	Sessions      int64                  `protobuf:"varint,7,opt,name=sessions,proto3" json:"sessions,omitempty"`
 	Jobs          int64                  `protobuf:"varint,8,opt,name=jobs,proto3" json:"jobs,omitempty"`
+	// ServesUntil is when logins end if there are no news until then: of the VO
+	// that is served for longest; Stale are the VOs not served any more for that.
+	ServesUntil   *timestamppb.Timestamp `protobuf:"bytes,20,opt,name=serves_until,json=servesUntil,proto3" json:"serves_until,omitempty"`
+	Stale         []string               `protobuf:"bytes,21,rep,name=stale,proto3" json:"stale,omitempty"`
+	Frozen        int64                  `protobuf:"varint,22,opt,name=frozen,proto3" json:"frozen,omitempty"` // accounts whose processes are stopped
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -888,6 +901,27 @@ func (x *NodeStatusResponse) GetSessions() int64 {
 func (x *NodeStatusResponse) GetJobs() int64 {
 	if x != nil {
 		return x.Jobs
+	}
+	return 0
+}
+
+func (x *NodeStatusResponse) GetServesUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ServesUntil
+	}
+	return nil
+}
+
+func (x *NodeStatusResponse) GetStale() []string {
+	if x != nil {
+		return x.Stale
+	}
+	return nil
+}
+
+func (x *NodeStatusResponse) GetFrozen() int64 {
+	if x != nil {
+		return x.Frozen
 	}
 	return 0
 }
@@ -2014,9 +2048,10 @@ const file_xos_v1_job_proto_rawDesc = "" +
 	"\x03uid\x18\x02 \x01(\rR\x03uid\x12\x18\n" +
 	"\asession\x18\x03 \x01(\tR\asession\x12\x12\n" +
 	"\x04node\x18\x04 \x01(\tR\x04node\x127\n" +
-	"\tnot_after\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\bnotAfter\".\n" +
+	"\tnot_after\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\bnotAfter\"B\n" +
 	"\x12ExplainHereRequest\x12\x18\n" +
-	"\asubject\x18\x01 \x01(\tR\asubject\"\xbb\x01\n" +
+	"\asubject\x18\x01 \x01(\tR\asubject\x12\x12\n" +
+	"\x04kind\x18\x02 \x01(\tR\x04kind\"\xbb\x01\n" +
 	"\vSessionInfo\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
 	"\aaccount\x18\x02 \x01(\tR\aaccount\x12\x10\n" +
@@ -2028,7 +2063,7 @@ const file_xos_v1_job_proto_rawDesc = "" +
 	"\x13ListSessionsRequest\"G\n" +
 	"\x14ListSessionsResponse\x12/\n" +
 	"\bsessions\x18\x01 \x03(\v2\x13.xos.v1.SessionInfoR\bsessions\"\x13\n" +
-	"\x11NodeStatusRequest\"\x95\x02\n" +
+	"\x11NodeStatusRequest\"\x82\x03\n" +
 	"\x12NodeStatusResponse\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x14\n" +
 	"\x05level\x18\x02 \x01(\tR\x05level\x12\x1a\n" +
@@ -2037,7 +2072,10 @@ const file_xos_v1_job_proto_rawDesc = "" +
 	"\rbundle_issued\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\fbundleIssued\x12!\n" +
 	"\fbundle_epoch\x18\x06 \x01(\x04R\vbundleEpoch\x12\x1a\n" +
 	"\bsessions\x18\a \x01(\x03R\bsessions\x12\x12\n" +
-	"\x04jobs\x18\b \x01(\x03R\x04jobs\"\xa9\x01\n" +
+	"\x04jobs\x18\b \x01(\x03R\x04jobs\x12=\n" +
+	"\fserves_until\x18\x14 \x01(\v2\x1a.google.protobuf.TimestampR\vservesUntil\x12\x14\n" +
+	"\x05stale\x18\x15 \x03(\tR\x05stale\x12\x16\n" +
+	"\x06frozen\x18\x16 \x01(\x03R\x06frozen\"\xa9\x01\n" +
 	"\rSubmitRequest\x12#\n" +
 	"\x04spec\x18\x01 \x01(\v2\x0f.xos.v1.JobSpecR\x04spec\x12\x1d\n" +
 	"\n" +
@@ -2214,53 +2252,54 @@ var file_xos_v1_job_proto_depIdxs = []int32{
 	31, // 9: xos.v1.SessionInfo.opened:type_name -> google.protobuf.Timestamp
 	7,  // 10: xos.v1.ListSessionsResponse.sessions:type_name -> xos.v1.SessionInfo
 	31, // 11: xos.v1.NodeStatusResponse.bundle_issued:type_name -> google.protobuf.Timestamp
-	1,  // 12: xos.v1.SubmitRequest.spec:type_name -> xos.v1.JobSpec
-	3,  // 13: xos.v1.SubmitResponse.job:type_name -> xos.v1.Job
-	3,  // 14: xos.v1.FromJob.job:type_name -> xos.v1.Job
-	3,  // 15: xos.v1.ListResponse.jobs:type_name -> xos.v1.Job
-	3,  // 16: xos.v1.StartResponse.job:type_name -> xos.v1.Job
-	3,  // 17: xos.v1.PutJobRequest.job:type_name -> xos.v1.Job
-	4,  // 18: xos.v1.Session.WhoAmI:input_type -> xos.v1.WhoAmIRequest
-	6,  // 19: xos.v1.Session.ExplainHere:input_type -> xos.v1.ExplainHereRequest
-	8,  // 20: xos.v1.Session.ListSessions:input_type -> xos.v1.ListSessionsRequest
-	10, // 21: xos.v1.Session.NodeStatus:input_type -> xos.v1.NodeStatusRequest
-	12, // 22: xos.v1.Jobs.Submit:input_type -> xos.v1.SubmitRequest
-	14, // 23: xos.v1.Jobs.Attach:input_type -> xos.v1.ToJob
-	16, // 24: xos.v1.Jobs.Signal:input_type -> xos.v1.SignalRequest
-	18, // 25: xos.v1.Jobs.Get:input_type -> xos.v1.GetRequest
-	19, // 26: xos.v1.Jobs.List:input_type -> xos.v1.ListRequest
-	18, // 27: xos.v1.Jobs.Wait:input_type -> xos.v1.GetRequest
-	21, // 28: xos.v1.Execution.Start:input_type -> xos.v1.StartRequest
-	14, // 29: xos.v1.Execution.AttachUnit:input_type -> xos.v1.ToJob
-	23, // 30: xos.v1.Execution.SignalUnit:input_type -> xos.v1.SignalUnitRequest
-	24, // 31: xos.v1.Execution.UnitStatus:input_type -> xos.v1.UnitStatusRequest
-	25, // 32: xos.v1.JobDirectory.PutJob:input_type -> xos.v1.PutJobRequest
-	27, // 33: xos.v1.JobDirectory.GetJob:input_type -> xos.v1.GetJobRequest
-	28, // 34: xos.v1.JobDirectory.ListJobs:input_type -> xos.v1.ListJobsRequest
-	29, // 35: xos.v1.JobDirectory.RequestKill:input_type -> xos.v1.RequestKillRequest
-	5,  // 36: xos.v1.Session.WhoAmI:output_type -> xos.v1.WhoAmIResponse
-	33, // 37: xos.v1.Session.ExplainHere:output_type -> xos.v1.ExplainResponse
-	9,  // 38: xos.v1.Session.ListSessions:output_type -> xos.v1.ListSessionsResponse
-	11, // 39: xos.v1.Session.NodeStatus:output_type -> xos.v1.NodeStatusResponse
-	13, // 40: xos.v1.Jobs.Submit:output_type -> xos.v1.SubmitResponse
-	15, // 41: xos.v1.Jobs.Attach:output_type -> xos.v1.FromJob
-	17, // 42: xos.v1.Jobs.Signal:output_type -> xos.v1.SignalResponse
-	3,  // 43: xos.v1.Jobs.Get:output_type -> xos.v1.Job
-	20, // 44: xos.v1.Jobs.List:output_type -> xos.v1.ListResponse
-	3,  // 45: xos.v1.Jobs.Wait:output_type -> xos.v1.Job
-	22, // 46: xos.v1.Execution.Start:output_type -> xos.v1.StartResponse
-	15, // 47: xos.v1.Execution.AttachUnit:output_type -> xos.v1.FromJob
-	17, // 48: xos.v1.Execution.SignalUnit:output_type -> xos.v1.SignalResponse
-	3,  // 49: xos.v1.Execution.UnitStatus:output_type -> xos.v1.Job
-	26, // 50: xos.v1.JobDirectory.PutJob:output_type -> xos.v1.PutJobResponse
-	3,  // 51: xos.v1.JobDirectory.GetJob:output_type -> xos.v1.Job
-	20, // 52: xos.v1.JobDirectory.ListJobs:output_type -> xos.v1.ListResponse
-	26, // 53: xos.v1.JobDirectory.RequestKill:output_type -> xos.v1.PutJobResponse
-	36, // [36:54] is the sub-list for method output_type
-	18, // [18:36] is the sub-list for method input_type
-	18, // [18:18] is the sub-list for extension type_name
-	18, // [18:18] is the sub-list for extension extendee
-	0,  // [0:18] is the sub-list for field type_name
+	31, // 12: xos.v1.NodeStatusResponse.serves_until:type_name -> google.protobuf.Timestamp
+	1,  // 13: xos.v1.SubmitRequest.spec:type_name -> xos.v1.JobSpec
+	3,  // 14: xos.v1.SubmitResponse.job:type_name -> xos.v1.Job
+	3,  // 15: xos.v1.FromJob.job:type_name -> xos.v1.Job
+	3,  // 16: xos.v1.ListResponse.jobs:type_name -> xos.v1.Job
+	3,  // 17: xos.v1.StartResponse.job:type_name -> xos.v1.Job
+	3,  // 18: xos.v1.PutJobRequest.job:type_name -> xos.v1.Job
+	4,  // 19: xos.v1.Session.WhoAmI:input_type -> xos.v1.WhoAmIRequest
+	6,  // 20: xos.v1.Session.ExplainHere:input_type -> xos.v1.ExplainHereRequest
+	8,  // 21: xos.v1.Session.ListSessions:input_type -> xos.v1.ListSessionsRequest
+	10, // 22: xos.v1.Session.NodeStatus:input_type -> xos.v1.NodeStatusRequest
+	12, // 23: xos.v1.Jobs.Submit:input_type -> xos.v1.SubmitRequest
+	14, // 24: xos.v1.Jobs.Attach:input_type -> xos.v1.ToJob
+	16, // 25: xos.v1.Jobs.Signal:input_type -> xos.v1.SignalRequest
+	18, // 26: xos.v1.Jobs.Get:input_type -> xos.v1.GetRequest
+	19, // 27: xos.v1.Jobs.List:input_type -> xos.v1.ListRequest
+	18, // 28: xos.v1.Jobs.Wait:input_type -> xos.v1.GetRequest
+	21, // 29: xos.v1.Execution.Start:input_type -> xos.v1.StartRequest
+	14, // 30: xos.v1.Execution.AttachUnit:input_type -> xos.v1.ToJob
+	23, // 31: xos.v1.Execution.SignalUnit:input_type -> xos.v1.SignalUnitRequest
+	24, // 32: xos.v1.Execution.UnitStatus:input_type -> xos.v1.UnitStatusRequest
+	25, // 33: xos.v1.JobDirectory.PutJob:input_type -> xos.v1.PutJobRequest
+	27, // 34: xos.v1.JobDirectory.GetJob:input_type -> xos.v1.GetJobRequest
+	28, // 35: xos.v1.JobDirectory.ListJobs:input_type -> xos.v1.ListJobsRequest
+	29, // 36: xos.v1.JobDirectory.RequestKill:input_type -> xos.v1.RequestKillRequest
+	5,  // 37: xos.v1.Session.WhoAmI:output_type -> xos.v1.WhoAmIResponse
+	33, // 38: xos.v1.Session.ExplainHere:output_type -> xos.v1.ExplainResponse
+	9,  // 39: xos.v1.Session.ListSessions:output_type -> xos.v1.ListSessionsResponse
+	11, // 40: xos.v1.Session.NodeStatus:output_type -> xos.v1.NodeStatusResponse
+	13, // 41: xos.v1.Jobs.Submit:output_type -> xos.v1.SubmitResponse
+	15, // 42: xos.v1.Jobs.Attach:output_type -> xos.v1.FromJob
+	17, // 43: xos.v1.Jobs.Signal:output_type -> xos.v1.SignalResponse
+	3,  // 44: xos.v1.Jobs.Get:output_type -> xos.v1.Job
+	20, // 45: xos.v1.Jobs.List:output_type -> xos.v1.ListResponse
+	3,  // 46: xos.v1.Jobs.Wait:output_type -> xos.v1.Job
+	22, // 47: xos.v1.Execution.Start:output_type -> xos.v1.StartResponse
+	15, // 48: xos.v1.Execution.AttachUnit:output_type -> xos.v1.FromJob
+	17, // 49: xos.v1.Execution.SignalUnit:output_type -> xos.v1.SignalResponse
+	3,  // 50: xos.v1.Execution.UnitStatus:output_type -> xos.v1.Job
+	26, // 51: xos.v1.JobDirectory.PutJob:output_type -> xos.v1.PutJobResponse
+	3,  // 52: xos.v1.JobDirectory.GetJob:output_type -> xos.v1.Job
+	20, // 53: xos.v1.JobDirectory.ListJobs:output_type -> xos.v1.ListResponse
+	26, // 54: xos.v1.JobDirectory.RequestKill:output_type -> xos.v1.PutJobResponse
+	37, // [37:55] is the sub-list for method output_type
+	19, // [19:37] is the sub-list for method input_type
+	19, // [19:19] is the sub-list for extension type_name
+	19, // [19:19] is the sub-list for extension extendee
+	0,  // [0:19] is the sub-list for field type_name
 }
 
 func init() { file_xos_v1_job_proto_init() }
