@@ -46,5 +46,9 @@ type Guard interface {
 	SessionNamespace(ctx context.Context, vo xos.VOName) (fd int, err error)
 	// KillUser ends every process of a grid uid on this machine.
 	KillUser(ctx context.Context, uid uint32) error
+	// Freeze stops every process of a grid uid on this machine that is not in a
+	// job's cgroup, or lets those go on that it stopped; how says by what
+	// means, for the log. Both are idempotent, and hold when xos-node dies.
+	Freeze(ctx context.Context, uid uint32, on bool) (how string, err error)
 	Close() error
 }

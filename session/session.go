@@ -72,10 +72,25 @@ type Sessions interface {
 	// groups, the mounted home. The identity must be verified; grant is the
 	// credential she gave this machine. Call release when the job is gone.
 	Admit(ctx context.Context, who vom.Identity, grant Credential) (m Mapping, release func(), err error)
-	// Revoked is signalled with an account whose access ended: its jobs and
-	// sessions must go. It must be drained.
-	Revoked() <-chan xos.Account
+	// Revoked tells what must become of an account's jobs when its access ended,
+	// or came back. It must be drained. The same may be told twice.
+	Revoked() <-chan Sentence
 }
+
+// Sentence is what an account's jobs on this machine must do.
+type Sentence struct {
+	Account xos.Account
+	Do      Doing
+}
+
+// Doing is what jobs must do.
+type Doing string
+
+const (
+	End    Doing = "end"    // killed
+	Freeze Doing = "freeze" // stopped, where they stand
+	Thaw   Doing = "thaw"   // go on, those that Freeze had stopped
+)
 
 // Mounter mounts home volumes, in a unit of its own for each, so that a mount
 // outlives xos-node and is shared by the sessions and jobs of one account.

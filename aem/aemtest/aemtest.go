@@ -27,6 +27,7 @@ import (
 	"github.com/xtreemos/xos/infra/audit"
 	"github.com/xtreemos/xos/infra/kv/pebble"
 	"github.com/xtreemos/xos/infra/rpc"
+	"github.com/xtreemos/xos/session"
 	"github.com/xtreemos/xos/test/need"
 	"github.com/xtreemos/xos/vom"
 	"github.com/xtreemos/xos/vom/credential/credtest"
@@ -189,7 +190,7 @@ func (g *Grid) Node(name xos.NodeID) *Node {
 	}
 	os.Chmod(dir, 0o755)
 	n := &Node{G: g, Name: name, Address: "127.0.0.1:0", Machine: g.CA.Machine(name, vom.ServiceNode), dir: dir}
-	n.Sessions = &Sessions{ca: g.CA, node: name, homes: filepath.Join(dir, "homes"), revoked: make(chan xos.Account, 8), admitted: map[xos.Account]int{}}
+	n.Sessions = &Sessions{ca: g.CA, node: name, homes: filepath.Join(dir, "homes"), revoked: make(chan session.Sentence, 8), admitted: map[xos.Account]int{}}
 	n.Guard = newGuard(g.T)
 	n.Start()
 	g.AtEnd(func() { n.Kill(); n.endUnits(); os.RemoveAll(dir) })

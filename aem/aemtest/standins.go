@@ -41,7 +41,7 @@ type Sessions struct {
 	ca      *credtest.Authority
 	node    xos.NodeID
 	homes   string
-	revoked chan xos.Account
+	revoked chan session.Sentence
 
 	mu       sync.Mutex
 	admitted map[xos.Account]int
@@ -137,10 +137,15 @@ func (s *Sessions) Admitted(a xos.Account) int {
 }
 
 // Revoke ends an account's access.
-func (s *Sessions) Revoke(a xos.Account) { s.revoked <- a }
+func (s *Sessions) Revoke(a xos.Account) { s.Sentence(a, session.End) }
+
+// Sentence says what the jobs of an account must do.
+func (s *Sessions) Sentence(a xos.Account, do session.Doing) {
+	s.revoked <- session.Sentence{Account: a, Do: do}
+}
 
 // Revoked implements session.Sessions.
-func (s *Sessions) Revoked() <-chan xos.Account { return s.revoked }
+func (s *Sessions) Revoked() <-chan session.Sentence { return s.revoked }
 
 // Guard stands in for nodeguard: cgroups only.
 type Guard struct{ root, subtree string }
@@ -162,8 +167,9 @@ func (g *Guard) Login(context.Context, xos.Account, uint32) error { return nil }
 func (g *Guard) SessionNamespace(context.Context, xos.VOName) (int, error) {
 	return -1, xos.Errorf(xos.NotSupported, "tests have no sessions")
 }
-func (g *Guard) KillUser(context.Context, uint32) error { return nil }
-func (g *Guard) Close() error                           { return nil }
+func (g *Guard) KillUser(context.Context, uint32) error               { return nil }
+func (g *Guard) Freeze(context.Context, uint32, bool) (string, error) { return "", nil }
+func (g *Guard) Close() error                                         { return nil }
 
 func (g *Guard) JobCgroup(_ context.Context, a xos.Account, job xos.JobID) (string, error) {
 	path := g.subtree + "/job-" + string(job)

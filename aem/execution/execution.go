@@ -81,6 +81,7 @@ type running struct {
 	spec    unit.Spec
 	release func() // its admission
 	exited  chan struct{}
+	holding sync.Mutex // it is being stopped or resumed: see hold
 
 	mu     sync.Mutex
 	job    *xosv1.Job // how it stands

@@ -11,9 +11,11 @@ import (
 	"github.com/xtreemos/xos"
 	"github.com/xtreemos/xos/aem/unit"
 	xosv1 "github.com/xtreemos/xos/api/xos/v1"
+	"github.com/xtreemos/xos/session"
 )
 
-// heed ends the jobs of accounts that lost their access.
+// heed ends, stops and resumes the jobs of accounts whose access ended or came
+// back.
 func (e *Execution) heed(ctx context.Context) {
 	for {
 		select {
@@ -21,13 +23,21 @@ func (e *Execution) heed(ctx context.Context) {
 			return
 		case <-e.ctx.Done():
 			return
-		case a, ok := <-e.Sessions.Revoked():
+		case s, ok := <-e.Sessions.Revoked():
 			if !ok {
 				return
 			}
 			for _, r := range e.all() {
-				if r.spec.Account == a {
-					e.work.Go(func() { e.kill(e.ctx, r, "the access of "+a.String()+" ended") })
+				if r.spec.Account != s.Account {
+					continue
+				}
+				switch s.Do {
+				case session.End:
+					e.work.Go(func() { e.kill(e.ctx, r, "the access of "+s.Account.String()+" ended") })
+				case session.Freeze:
+					e.work.Go(func() { e.hold(e.ctx, r) })
+				case session.Thaw:
+					e.work.Go(func() { e.resume(e.ctx, r) })
 				}
 			}
 		}

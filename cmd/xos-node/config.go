@@ -34,6 +34,9 @@ type config struct {
 	// ("alice@physics") and users ("alice") that are not let in.
 	VOs    []xos.VOName `toml:"vos"`
 	Banned []string     `toml:"banned"`
+	// Offline bounds how long this machine lets people in without news from the
+	// core, where the core and the VO allow more; "0s": as long as they do.
+	Offline duration `toml:"offline"`
 	// Policy is a file of Cedar policies that forbid; none if empty.
 	Policy string `toml:"policy"`
 	// Shell of grid users.
@@ -133,6 +136,9 @@ func (c config) validate() error {
 	}
 	if c.Linger.Duration < time.Second {
 		return xos.Errorf(xos.Invalid, "linger = %v is too short", c.Linger)
+	}
+	if c.Offline.Duration != 0 && c.Offline.Duration < time.Second {
+		return xos.Errorf(xos.Invalid, "offline = %v is too short: at least 1s, or 0s", c.Offline)
 	}
 	if c.Idle.Duration != 0 && c.Idle.Duration < 24*time.Hour {
 		return xos.Errorf(xos.Invalid, "idle = %v is too short: at least 24h, or 0s", c.Idle)

@@ -47,7 +47,7 @@ func run(ctx context.Context, cfg config, log *slog.Logger) error {
 	if _, err := os.Stat(hostCert); err != nil {
 		key = "" // sshd shows no certificate of the grid's here
 	}
-	keeper, err := trust.Open(trust.Config{Dir: cfg.State, Core: cfg.Core, TrustDir: cfg.Trust, Publish: true,
+	keeper, err := trust.Open(trust.Config{Dir: cfg.State, Core: cfg.Core, TrustDir: cfg.Trust, Publish: true, Offline: cfg.Offline.Duration,
 		HostKey: key, HostCert: hostCert, Log: log})
 	if err != nil {
 		return err

@@ -55,6 +55,7 @@ type Guard struct {
 	level    nodeguard.Level
 
 	testing    sync.Mutex // the programs know one probe at a time
+	freezing   sync.Mutex // the records of what is stopped
 	mu         sync.Mutex
 	namespaces map[xos.VOName]*os.File
 }

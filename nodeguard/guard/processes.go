@@ -42,21 +42,12 @@ func (g *Guard) KillUser(ctx context.Context, uid uint32) error {
 // killPass kills every process that has uid among its four uids and is not
 // yet dead, and gives their number.
 func killPass(uid uint32) (int, error) {
-	proc, err := os.Open("/proc")
-	if err != nil {
-		return 0, err
-	}
-	defer proc.Close()
-	names, err := proc.Readdirnames(-1)
+	pids, err := processesOf(uid)
 	if err != nil {
 		return 0, err
 	}
 	n := 0
-	for _, name := range names {
-		pid, err := strconv.Atoi(name)
-		if err != nil || !belongs(pid, uid) {
-			continue
-		}
+	for _, pid := range pids {
 		// The descriptor names this process even if its pid is used again;
 		// so whose it is must be asked again after opening it.
 		fd, err := unix.PidfdOpen(pid, 0)
@@ -70,6 +61,26 @@ func killPass(uid uint32) (int, error) {
 		unix.Close(fd)
 	}
 	return n, nil
+}
+
+// processesOf gives the live processes that have uid among their four uids.
+func processesOf(uid uint32) ([]int, error) {
+	proc, err := os.Open("/proc")
+	if err != nil {
+		return nil, err
+	}
+	defer proc.Close()
+	names, err := proc.Readdirnames(-1)
+	if err != nil {
+		return nil, err
+	}
+	var pids []int
+	for _, name := range names {
+		if pid, err := strconv.Atoi(name); err == nil && belongs(pid, uid) {
+			pids = append(pids, pid)
+		}
+	}
+	return pids, nil
 }
 
 // belongs reports whether a live process has uid as its real, effective, saved

@@ -86,4 +86,4 @@ func (s *Service) keep(p *person, grant session.Credential) error {
 }
 
 // Revoked implements session.Sessions.
-func (s *Service) Revoked() <-chan xos.Account { return s.revoked }
+func (s *Service) Revoked() <-chan session.Sentence { return s.revoked }

@@ -8,9 +8,10 @@ import (
 
 	"github.com/xtreemos/xos"
 	"github.com/xtreemos/xos/infra/audit"
+	"github.com/xtreemos/xos/session"
 	"github.com/xtreemos/xos/session/process"
 	"github.com/xtreemos/xos/session/wire"
-	"github.com/xtreemos/xos/vom/credential"
+	"github.com/xtreemos/xos/vom"
 )
 
 // begin makes a session exist: recorded, found, and ended with its process.
@@ -141,55 +142,11 @@ func (s *Service) unmount(p *person) error {
 	return nil
 }
 
-// sweep ends the access of those whom the present bundle refuses.
-func (s *Service) sweep() {
-	revocations := s.Bundle().Revocations
-	type sentence struct {
-		p   *person
-		why error
-	}
-	var out []sentence
-	var single []*login
-	s.mu.Lock()
-	people := make([]*person, 0, len(s.people))
-	for _, p := range s.people {
-		people = append(people, p)
-	}
-	s.mu.Unlock()
-	for _, p := range people {
-		s.mu.Lock()
-		who := p.who
-		s.mu.Unlock()
-		if who.User == "" {
-			continue
-		}
-		if why := s.standing(who); why != nil {
-			out = append(out, sentence{p, why})
-		}
-	}
-	s.mu.Lock()
-	for _, l := range s.sessions {
-		if _, ok := credential.Revoked(revocations, l.Identity); ok {
-			single = append(single, l)
-		}
-	}
-	s.mu.Unlock()
-	for _, o := range out {
-		s.work.Go(func() { s.expel(o.p, o.why) })
-	}
-	for _, l := range single {
-		if err := l.Process.Kill(); err != nil {
-			s.Log.Error("a revoked session's process", "session", l.ID, "error", err)
-		}
-		s.end(l, "its certificate was revoked")
-	}
-}
-
 // expel ends everything of a person on this machine.
 func (s *Service) expel(p *person, why error) {
 	s.Log.Warn("access ended", "account", p.account, "why", why)
 	select {
-	case s.revoked <- p.account:
+	case s.revoked <- session.Sentence{Account: p.account, Do: session.End}:
 	case <-s.ctx.Done():
 		return
 	}
@@ -211,6 +168,16 @@ func (s *Service) expel(p *person, why error) {
 	defer cancel()
 	if err := s.Guard.KillUser(ctx, p.uid); err != nil {
 		s.Log.Error("processes of a revoked account", "account", p.account, "error", err)
+	}
+	s.mu.Lock()
+	was := p.fate
+	p.fate = ""
+	s.mu.Unlock()
+	if was == vom.FateFreeze {
+		// Nothing is left to go on; her slice must not be frozen for a later login.
+		if _, err := s.Guard.Freeze(ctx, p.uid, false); err != nil {
+			s.Log.Error("what was frozen of a revoked account", "account", p.account, "error", err)
+		}
 	}
 	r := audit.Record{Actor: string(s.cfg.Node), Action: "expel", Subject: p.account.String(), Allowed: true, Reason: why.Error()}
 	if err := s.Audit.Append(ctx, r); err != nil {

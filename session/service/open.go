@@ -16,7 +16,6 @@ import (
 	"github.com/xtreemos/xos/session/process"
 	"github.com/xtreemos/xos/session/wire"
 	"github.com/xtreemos/xos/vom"
-	"github.com/xtreemos/xos/vom/credential"
 )
 
 // patience bounds how long a login waits for its credential and home; the
@@ -70,6 +69,11 @@ func (s *Service) PAMOpen(ctx context.Context, p wire.Peer, r wire.PAMOpenReques
 	if !d.Allow {
 		return reply, s.refused(ctx, a, who.Serial, forbidden(a, d))
 	}
+	if s.frozen(a) {
+		// Its processes would be made in what is frozen, and hang.
+		s.Changed(vom.Bundle{})
+		return reply, s.refused(ctx, a, who.Serial, xos.Errorf(xos.Unavailable, "what %s runs on %s is still frozen", a, s.cfg.Node).WithHint("log in again in a few seconds"))
+	}
 	uid, err := s.Accounts.Commit(ctx, a, proc)
 	if err != nil {
 		return reply, s.refused(ctx, a, who.Serial, err)
@@ -117,17 +121,6 @@ func (s *Service) PAMOpen(ctx context.Context, p wire.Peer, r wire.PAMOpenReques
 	reply.Session = id
 	reply.Env = []string{"XOS_SESSION=" + string(id), "XOS_VO=" + string(a.VO), "XOS_NODE=" + string(s.cfg.Node)}
 	return reply, nil
-}
-
-// standing says why an identity that was verified before is refused now.
-func (s *Service) standing(who vom.Identity) error {
-	if r, ok := credential.Revoked(s.Bundle().Revocations, who); ok {
-		return xos.Errorf(xos.Permission, "the access of %s was revoked: %s", who.Account, r.Reason)
-	}
-	if !s.serves(who.VO) {
-		return xos.Errorf(xos.Permission, "%s does not serve VO %s any more", s.cfg.Node, who.VO)
-	}
-	return nil
 }
 
 // namespace gives the VO's namespace; none on a machine that keeps VOs apart by

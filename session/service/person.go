@@ -38,6 +38,10 @@ type person struct {
 	held *session.Credential
 	// mounted is the volume at her home, as far as this process knows.
 	mounted xos.VolumeID
+	// fate is what what runs of hers here is left since her access ended; ""
+	// while she has access. judging is set while a sentence is carried out.
+	fate    vom.Fate
+	judging bool
 	// asking is set while it is seen whether her home answers.
 	asking bool
 }
@@ -58,6 +62,7 @@ type savedPerson struct {
 	Until   time.Time
 	Groups  []session.Group
 	Mounted xos.VolumeID
+	Fate    vom.Fate `json:",omitempty"`
 }
 
 func (s *Service) personPath(uid uint32) string {
@@ -71,7 +76,7 @@ func (s *Service) sessionPath(id xos.SessionID) string {
 // save keeps a person's record. The caller holds p.work.
 func (s *Service) save(p *person) error {
 	s.mu.Lock()
-	r := savedPerson{p.account, p.uid, p.who, p.shown, p.until, p.groups, p.mounted}
+	r := savedPerson{p.account, p.uid, p.who, p.shown, p.until, p.groups, p.mounted, p.fate}
 	s.mu.Unlock()
 	return writeRecord(s.personPath(r.UID), r)
 }
@@ -98,7 +103,7 @@ func (s *Service) adopt() error {
 		if e, ok := s.Accounts.User(r.Account); !ok || e.ID != r.UID {
 			return os.Remove(path) // of another map
 		}
-		p := &person{account: r.Account, uid: r.UID, who: r.Who, shown: r.Shown, until: r.Until, groups: r.Groups, mounted: r.Mounted}
+		p := &person{account: r.Account, uid: r.UID, who: r.Who, shown: r.Shown, until: r.Until, groups: r.Groups, mounted: r.Mounted, fate: r.Fate}
 		p.held = s.loadCredential(r.UID, r.Account)
 		s.people[r.Account] = p
 		return nil

@@ -63,8 +63,14 @@ func (s *Service) over(a xos.Account, e account.Entry) bool {
 		who = p.who
 	}
 	s.mu.Unlock()
-	if who.User == "" || s.standing(who) != nil {
-		return true // expelled, or to be
+	if who.User == "" {
+		return true // expelled
+	}
+	switch fate, _ := s.sentence(who); fate {
+	case vom.FateEnd:
+		return true
+	case vom.FateFreeze:
+		return false // what was left running, too
 	}
 	if s.cfg.Idle <= 0 || s.Now().Sub(e.Seen) < s.cfg.Idle {
 		return false

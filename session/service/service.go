@@ -100,7 +100,7 @@ type Service struct {
 	stop    context.CancelFunc
 	work    sync.WaitGroup
 	changed chan struct{} // there is a new bundle
-	revoked chan xos.Account
+	revoked chan session.Sentence
 	tending sync.Mutex
 
 	publish     sync.Mutex
@@ -149,7 +149,7 @@ func New(cfg Config, deps Deps) (*Service, error) {
 		cfg.Tend = 10 * time.Second
 	}
 	s := &Service{cfg: cfg, Deps: deps,
-		changed: make(chan struct{}, 1), revoked: make(chan xos.Account, 64),
+		changed: make(chan struct{}, 1), revoked: make(chan session.Sentence, 64),
 		generations: map[xos.VOName]uint64{}, people: map[xos.Account]*person{}, sessions: map[xos.SessionID]*login{},
 		learned: map[xos.Account][]xos.GroupName{}, refusals: map[string]time.Time{},
 		tries: tries{}, checking: make(chan struct{}, maxChecking)}
@@ -205,6 +205,7 @@ func (s *Service) Run(ctx context.Context) error {
 			s.sweep()
 			s.serveVOs(ctx)
 		case <-tick.C:
+			s.sweep() // what was left some time has no more, bans end and begin
 			s.work.Go(func() { s.tend(ctx) })
 		}
 	}

@@ -16,6 +16,7 @@ import (
 
 	"github.com/xtreemos/xos"
 	xosv1 "github.com/xtreemos/xos/api/xos/v1"
+	"github.com/xtreemos/xos/session"
 	"github.com/xtreemos/xos/session/wire"
 	"github.com/xtreemos/xos/vom"
 	"github.com/xtreemos/xos/vom/credential/credtest"
@@ -293,7 +294,7 @@ func TestRootRevocation(t *testing.T) {
 	s.Changed(s.ca.Bundle())
 	select {
 	case a := <-s.Revoked():
-		if a != alice {
+		if a != (session.Sentence{Account: alice, Do: session.End}) {
 			t.Errorf("revoked: %v", a)
 		}
 	case <-time.After(2 * time.Second):

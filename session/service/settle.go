@@ -122,7 +122,7 @@ func (s *Service) tend(ctx context.Context) {
 	s.mu.Lock()
 	var lacking []*person
 	for _, p := range s.people {
-		if p.uses > 0 && (p.mounted != p.who.Home || !s.good(p.held)) {
+		if p.uses > 0 && p.fate == "" && (p.mounted != p.who.Home || !s.good(p.held)) {
 			lacking = append(lacking, p)
 		}
 	}

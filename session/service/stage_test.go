@@ -315,6 +315,7 @@ type guardian struct {
 	mu     sync.Mutex
 	killed []uint32
 	logins []uint32
+	frozen map[uint32]bool
 }
 
 func (g *guardian) Level() (nodeguard.Level, []nodeguard.Feature) { return nodeguard.LevelNone, nil }
@@ -334,6 +335,21 @@ func (g *guardian) KillUser(_ context.Context, uid uint32) error {
 	defer g.mu.Unlock()
 	g.killed = append(g.killed, uid)
 	return nil
+}
+func (g *guardian) Freeze(_ context.Context, uid uint32, on bool) (string, error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.frozen == nil {
+		g.frozen = map[uint32]bool{}
+	}
+	g.frozen[uid] = on
+	return "a stand-in", nil
+}
+
+func (g *guardian) isFrozen(uid uint32) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.frozen[uid]
 }
 func (g *guardian) Close() error { return nil }
 
