@@ -2,6 +2,7 @@ package vom
 
 import (
 	"errors"
+	"strings"
 
 	"github.com/xtreemos/xos"
 )
@@ -49,8 +50,19 @@ var change = map[Rule]string{
 	RuleCertificate: "get a new certificate: xos login USER@VO",
 }
 
-// Change says what would change a refusal by this rule; "" if that is not known.
-func (r Rule) Change() string { return change[r] }
+// Change says what would change a refusal by this rule; "" if that is not
+// known. A single policy's name, "vo/physics/policy0", is as good as its set's.
+func (r Rule) Change() string {
+	text, ok := change[r]
+	switch {
+	case ok:
+	case strings.HasPrefix(string(r), "vo/"):
+		text = change[RuleVOPolicy]
+	case strings.HasPrefix(string(r), "site/"):
+		text = change[RuleSitePolicy]
+	}
+	return text
+}
 
 // Verdict is what one rule said.
 type Verdict struct {

@@ -65,7 +65,7 @@ func newRootCommand() *cobra.Command {
 	add("user", newLoginCommand(), newLogoutCommand(), newWhoamiCommand(), newTrustCommand(), newExplainCommand())
 	add("jobs", jobCommands()...)
 	add("admin", newUpCommand(), newDownCommand(), newStatusCommand(), newVOCommand(), newUserCommand(),
-		newNodeCommand(), newVolumeCommand(), newSessionCommand(), newUIDCommand(), newGuardCommand(), newAuditCommand())
+		newNodeCommand(), newBanCommand(), newCACommand(), newVolumeCommand(), newSessionCommand(), newUIDCommand(), newGuardCommand(), newAuditCommand())
 	root.AddCommand(newManCommand())
 	return root
 }

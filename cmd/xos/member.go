@@ -27,6 +27,9 @@ func newMemberAddCommand() *cobra.Command {
 			req.Vo, req.User = args[0], args[1]
 			return ask(cmd, vos, xosv1connect.VOsClient.AddMember, &req, func(w io.Writer, a *xosv1.AddMemberResponse) {
 				fmt.Fprintf(w, "%s is a member of %s; home volume %s\n", req.User, req.Vo, orDash(a.Home))
+				if a.Restored {
+					fmt.Fprintln(w, "her removal is undone: what was frozen goes on, and her certificates hold again")
+				}
 			})
 		},
 	}
@@ -36,18 +39,22 @@ func newMemberAddCommand() *cobra.Command {
 }
 
 func newMemberRemoveCommand() *cobra.Command {
-	var reason string
+	var reason, fate string
 	c := &cobra.Command{
 		Use:   "remove VO USER",
-		Short: "End a membership: logins are refused and sessions end within seconds",
-		Args:  cobra.ExactArgs(2),
+		Short: "End a membership: logins are refused within seconds",
+		Long: `End a membership. Within seconds no machine lets her in any more. What she has
+running goes as the VO's policy says (xos vo set-removal), or as --running does:
+it is ended, frozen, or may finish.`,
+		Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return ask(cmd, vos, xosv1connect.VOsClient.RemoveMember, &xosv1.RemoveMemberRequest{Vo: args[0], User: args[1], Reason: reason}, func(w io.Writer, a *xosv1.RemoveMemberResponse) {
+			return ask(cmd, vos, xosv1connect.VOsClient.RemoveMember, &xosv1.RemoveMemberRequest{Vo: args[0], User: args[1], Reason: reason, Fate: fate}, func(w io.Writer, a *xosv1.RemoveMemberResponse) {
 				fmt.Fprintf(w, "%s is no longer a member of %s\n", args[1], args[0])
 			})
 		},
 	}
 	c.Flags().StringVar(&reason, "reason", "", "why, for the user to read")
+	c.Flags().StringVar(&fate, "running", "", "end, freeze or finish what she has running (default: the VO's policy)")
 	return c
 }
 

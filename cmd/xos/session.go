@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -45,12 +46,21 @@ func newStatusCommand() *cobra.Command {
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return ask(cmd, sessions, xosv1connect.SessionClient.NodeStatus, &xosv1.NodeStatusRequest{}, func(w io.Writer, a *xosv1.NodeStatusResponse) {
-				reach := "unreachable: valid certificates are still accepted for a while"
-				if a.CoreReachable {
+				reach := "unreachable: nobody is let in any more"
+				switch {
+				case a.CoreReachable:
 					reach = "reachable"
+				case a.ServesUntil != nil:
+					reach = "unreachable: valid certificates are accepted until " + when(a.ServesUntil)
 				}
 				fmt.Fprintf(w, "node:      %s\ncore:      %s\nnews:      %s (epoch %d)\nsessions:  %d\njobs:      %d\nisolation: level %s\n",
 					a.Node, reach, when(a.BundleIssued), a.BundleEpoch, a.Sessions, a.Jobs, a.Level)
+				if a.Frozen > 0 {
+					fmt.Fprintf(w, "frozen:    %d accounts\n", a.Frozen)
+				}
+				if len(a.Stale) > 0 {
+					fmt.Fprintf(w, "refused:   VO %s: too long without news from the core\n", strings.Join(a.Stale, ", "))
+				}
 				for _, f := range a.Features {
 					fmt.Fprintf(w, "  %s\n", f)
 				}

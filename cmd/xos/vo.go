@@ -24,7 +24,7 @@ func vos() (xosv1connect.VOsClient, error) {
 
 func newVOCommand() *cobra.Command {
 	c := &cobra.Command{Use: "vo", Short: "Virtual organisations and their members"}
-	c.AddCommand(newVOCreateCommand(), newVODeleteCommand(), newVOListCommand(), newVOPolicyCommand(), newVOMemberCommand())
+	c.AddCommand(newVOCreateCommand(), newVODeleteCommand(), newVOListCommand(), newVOPolicyCommand(), newVORemovalCommand(), newVOOfflineCommand(), newVOMemberCommand())
 	return c
 }
 
@@ -57,9 +57,9 @@ func newVOListCommand() *cobra.Command {
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return ask(cmd, vos, xosv1connect.VOsClient.ListVOs, &xosv1.ListVOsRequest{}, func(w io.Writer, a *xosv1.ListVOsResponse) {
-				table(w, "VO\tMEMBERS\tGROUPS\tCREATED", func(row func(...any)) {
+				table(w, "VO\tMEMBERS\tGROUPS\tREMOVED\tOFFLINE\tCREATED", func(row func(...any)) {
 					for _, vo := range a.Vos {
-						row(vo.Name, vo.Members, orDash(strings.Join(vo.Groups, ",")), when(vo.Created))
+						row(vo.Name, vo.Members, orDash(strings.Join(vo.Groups, ",")), removalOf(vo), orDash(span(vo.OfflineSeconds)), when(vo.Created))
 					}
 				})
 			})

@@ -23,6 +23,8 @@ type Filter struct {
 	VO     xos.VOName
 	User   xos.UserID
 	Denied bool // only refusals
+	// Detail are details that an entry must have.
+	Detail map[string]string
 	// Before wants only entries with a lower number: the next page is what
 	// lies before the first entry of this one.
 	Before uint64
@@ -79,7 +81,16 @@ func (f Filter) match(e Entry) bool {
 		(f.Subject == "" || f.Subject == e.Subject) &&
 		(f.VO == "" || f.VO == vo) &&
 		(f.User == "" || f.User == user) &&
-		!(f.Denied && e.Allowed)
+		!(f.Denied && e.Allowed) && f.detailed(e)
+}
+
+func (f Filter) detailed(e Entry) bool {
+	for k, v := range f.Detail {
+		if e.Detail[k] != v {
+			return false
+		}
+	}
+	return true
 }
 
 // About gives whom a record concerns: as it says, or, where it does not, the

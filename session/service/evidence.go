@@ -92,7 +92,7 @@ func (s *Service) another(by process.ID, a xos.Account) (other xos.Account, yes 
 }
 
 func impostor(is, wants xos.Account) error {
-	return xos.Errorf(xos.Permission, "who proved to be %s cannot log in as %s", is, wants)
+	return vom.By(vom.RuleEvidence, xos.Errorf(xos.Permission, "who proved to be %s cannot log in as %s", is, wants))
 }
 
 // How a login proved itself, for the audit log.
@@ -135,12 +135,12 @@ func (s *Service) evidence(r wire.PAMOpenRequest, proc process.ID) (who vom.Iden
 		who, err := s.Verifier.SSH(cert, r.Account.String())
 		return who, proven.shown, byPassword, err
 	case r.AuthInfo != "":
-		return vom.Identity{}, nil, "", xos.Errorf(xos.Permission, "%s has shown no certificate", r.Account).WithHint("xos login %s", r.Account)
+		return vom.Identity{}, nil, "", vom.By(vom.RuleEvidence, xos.Errorf(xos.Permission, "%s has shown no certificate", r.Account).WithHint("xos login %s", r.Account))
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if l := s.newest(r.Account); l != nil {
 		return l.Identity, nil, byJoining, nil
 	}
-	return vom.Identity{}, nil, "", xos.Errorf(xos.Permission, "%s has no session here that this one could join", r.Account).WithHint("log in by ssh, or with the grid password")
+	return vom.Identity{}, nil, "", vom.By(vom.RuleEvidence, xos.Errorf(xos.Permission, "%s has no session here that this one could join", r.Account).WithHint("log in by ssh, or with the grid password"))
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"connectrpc.com/connect"
@@ -19,19 +20,42 @@ import (
 const toldLast = 10
 
 // ExplainHere implements SessionHandler: what this machine would decide about
-// an account now, and what it decided lately. Users may ask about themselves,
-// also when their access has ended.
+// an account or a certificate now and what it decided lately, or why it refused
+// a login. Users may ask about themselves, also when their access has ended.
 func (s *Service) ExplainHere(ctx context.Context, req *connect.Request[xosv1.ExplainHereRequest]) (*connect.Response[xosv1.ExplainResponse], error) {
 	uid, err := caller(ctx)
 	if err != nil {
 		return nil, err
 	}
-	a, err := s.about(uid, req.Msg.Subject)
+	kind, subject := req.Msg.Kind, req.Msg.Subject
+	if kind == "" && strings.HasPrefix(subject, refusalPrefix) {
+		kind = "login"
+	}
+	switch kind {
+	case "", "user", "cert":
+	case "login":
+		if strings.HasPrefix(subject, refusalPrefix) {
+			return s.explainLogin(uid, subject)
+		}
+	default:
+		return nil, xos.Errorf(xos.Invalid, "%.40q cannot be explained: a user, cert or login can", kind)
+	}
+	a, cert, err := s.about(uid, subject)
 	if err != nil {
 		return nil, err
 	}
-	allowed, verdict := s.verdict(ctx, a)
-	lines := []string{verdict}
+	if kind == "user" {
+		cert = nil
+	}
+	verdicts := s.rules(ctx, a, cert)
+	resp := &xosv1.ExplainResponse{Rules: shown(verdicts, uid == 0)}
+	if v, refused := refusing(verdicts); refused {
+		resp.Lines = []string{v.Text}
+	} else {
+		resp.Allowed = true
+		resp.Lines = []string{"a valid certificate would be let in: " + verdicts[len(verdicts)-1].Text}
+	}
+	resp.Lines = append(resp.Lines, s.running(a)...)
 	past, err := s.Audit.Query(audit.Filter{Subject: a.String(), Last: toldLast})
 	if err != nil {
 		return nil, xos.Errorf(xos.Internal, "reading the audit log: %w", err)
@@ -49,78 +73,112 @@ func (s *Service) ExplainHere(ctx context.Context, req *connect.Request[xosv1.Ex
 		if serial := e.Detail["serial"]; serial != "" {
 			line += " [certificate " + serial + "]"
 		}
-		lines = append(lines, line)
+		if login := e.Detail["login"]; login != "" {
+			line += " [" + login + "]"
+		}
+		resp.Lines = append(resp.Lines, line)
 	}
-	return connect.NewResponse(&xosv1.ExplainResponse{Allowed: allowed, Lines: lines}), nil
+	return connect.NewResponse(resp), nil
+}
+
+// explainLogin says why a login was refused, then; and by whom it could be let
+// in.
+func (s *Service) explainLogin(uid uint32, id string) (*connect.Response[xosv1.ExplainResponse], error) {
+	own, known := s.Accounts.UserOf(uid)
+	if uid != 0 && !known {
+		return nil, xos.Errorf(xos.Permission, "uid %d is no grid user's", uid).WithHint("ask as root, or as yourself in the grid")
+	}
+	x, err := s.loginOf(id, uid == 0)
+	if err != nil {
+		return nil, err
+	}
+	if uid != 0 && x.account != own {
+		// As if there were none: others' logins are nobody's business.
+		_, err := s.loginOf(refusalPrefix, false)
+		return nil, err
+	}
+	line := fmt.Sprintf("%s: login %s of %s refused: %s", clock(x.at), x.id, x.account, plain(x.why))
+	if x.serial != "" {
+		line += " [certificate " + x.serial + "]"
+	}
+	return connect.NewResponse(&xosv1.ExplainResponse{Lines: []string{line}, Rules: shown(x.verdicts, uid == 0)}), nil
+}
+
+// running tells the fate of what an account runs here, where that is none of
+// everybody's.
+func (s *Service) running(a xos.Account) []string {
+	s.mu.Lock()
+	p := s.people[a]
+	var fate vom.Fate
+	var who vom.Identity
+	if p != nil {
+		fate, who = p.fate, p.who
+	}
+	s.mu.Unlock()
+	r, _ := credential.Revoked(s.Bundle().Revocations, who)
+	switch fate {
+	case vom.FateFreeze:
+		return []string{fmt.Sprintf("what %s runs here is frozen until %s, then ended; it goes on if the membership comes back before", a, clock(r.Grace))}
+	case vom.FateFinish:
+		return []string{fmt.Sprintf("what %s runs here may finish until %s", a, clock(r.Grace))}
+	}
+	return nil
 }
 
 // about finds out whom a question concerns: an account, a session, or the
-// serial of a certificate that was shown here.
-func (s *Service) about(uid uint32, subject string) (xos.Account, error) {
+// serial of a certificate that was shown here; and her newest certificate, or
+// the one asked about, if it is known.
+func (s *Service) about(uid uint32, subject string) (xos.Account, *vom.Identity, error) {
 	own, known := s.Accounts.UserOf(uid)
 	if uid != 0 && !known {
-		return xos.Account{}, xos.Errorf(xos.Permission, "uid %d is no grid user's", uid).WithHint("ask as root, or as yourself in the grid")
+		return xos.Account{}, nil, xos.Errorf(xos.Permission, "uid %d is no grid user's", uid).WithHint("ask as root, or as yourself in the grid")
 	}
 	var a xos.Account
 	switch parsed, err := xos.ParseAccount(subject); {
 	case subject == "" && uid == 0:
-		return a, xos.Errorf(xos.Invalid, "about whom?").WithHint("xos explain USER@VO")
+		return a, nil, xos.Errorf(xos.Invalid, "about whom?").WithHint("xos explain USER@VO")
 	case subject == "":
-		return own, nil
+		a = own
 	case err == nil:
 		a = parsed
 	default:
-		var found bool
-		if a, found = s.accountOf(subject); !found {
-			return a, xos.Errorf(xos.NotFound, "%.80q is no account, session or certificate known here", subject)
+		who, found := s.identityOf(subject)
+		if uid != 0 && (!found || who.Account != own) {
+			return a, nil, xos.Errorf(xos.Permission, "you may ask about yourself, %s", own)
 		}
+		if !found {
+			return a, nil, xos.Errorf(xos.NotFound, "%.80q is no account, session or certificate known here", subject)
+		}
+		return who.Account, &who, nil
 	}
 	if uid != 0 && a != own {
-		return xos.Account{}, xos.Errorf(xos.Permission, "you may ask about yourself, %s", own)
+		return xos.Account{}, nil, xos.Errorf(xos.Permission, "you may ask about yourself, %s", own)
 	}
-	return a, nil
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if p := s.people[a]; p != nil && !p.who.Issued.IsZero() {
+		who := p.who
+		who.Account = a                                        // taken away when she was expelled
+		who.NotBefore, who.NotAfter = time.Time{}, time.Time{} // she may have another
+		return a, &who, nil
+	}
+	return a, nil, nil
 }
 
-func (s *Service) accountOf(subject string) (xos.Account, bool) {
+func (s *Service) identityOf(subject string) (vom.Identity, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for id, l := range s.sessions {
 		if string(id) == subject || l.Identity.Serial == subject {
-			return l.Identity.Account, true
+			return l.Identity, true
 		}
 	}
 	for a, p := range s.people {
 		if p.who.Serial == subject {
-			return a, true
+			who := p.who
+			who.Account = a
+			return who, true
 		}
 	}
-	return xos.Account{}, false
-}
-
-// verdict is what would be decided now.
-func (s *Service) verdict(ctx context.Context, a xos.Account) (bool, string) {
-	who := vom.Identity{Attributes: xos.Attributes{Account: a}} // issued who knows when
-	s.mu.Lock()
-	if p := s.people[a]; p != nil && !p.who.Issued.IsZero() {
-		who = p.who
-		who.Account = a
-	}
-	s.mu.Unlock()
-	b := s.Bundle()
-	switch r, revoked := credential.Revoked(b.Revocations, who); {
-	case !s.serves(a.VO):
-		return false, fmt.Sprintf("%s does not serve VO %s", s.cfg.Node, a.VO)
-	case s.Now().After(b.Issued.Add(b.Offline)):
-		return false, fmt.Sprintf("%s has had no news from the core since %s, and lets nobody in", s.cfg.Node, b.Issued.UTC().Format(time.RFC3339))
-	case revoked:
-		return false, fmt.Sprintf("the certificates of %s issued until %s are revoked: %s", a, r.Before.UTC().Format(time.RFC3339), r.Reason)
-	}
-	if who.Issued.IsZero() {
-		who.Issued = s.Now()
-	}
-	d := s.Policy.Decide(ctx, who, vom.ActionLogin, s.cfg.Node)
-	if !d.Allow {
-		return false, "a login would be refused: " + d.Reason
-	}
-	return true, "a valid certificate would be let in: " + d.Reason
+	return vom.Identity{}, false
 }

@@ -3,6 +3,7 @@ package service
 import (
 	"context"
 	"slices"
+	"time"
 
 	"connectrpc.com/connect"
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -10,6 +11,7 @@ import (
 	"github.com/xtreemos/xos"
 	xosv1 "github.com/xtreemos/xos/api/xos/v1"
 	"github.com/xtreemos/xos/infra/rpc"
+	"github.com/xtreemos/xos/vom"
 )
 
 // caller is the local uid of a call.
@@ -81,8 +83,27 @@ func (s *Service) NodeStatus(ctx context.Context, _ *connect.Request[xosv1.NodeS
 		}
 		resp.Features = append(resp.Features, text)
 	}
+	last := time.Time{}
+	for _, vo := range b.VOs {
+		until := b.ServesUntil(vo.Name)
+		switch {
+		case !s.Policy.Serves(vo.Name):
+		case s.Now().After(until):
+			resp.Stale = append(resp.Stale, string(vo.Name))
+		case until.After(last):
+			last = until
+		}
+	}
+	if !last.IsZero() {
+		resp.ServesUntil = timestamppb.New(last)
+	}
 	s.mu.Lock()
 	resp.Sessions = int64(len(s.sessions))
+	for _, p := range s.people {
+		if p.fate == vom.FateFreeze {
+			resp.Frozen++
+		}
+	}
 	s.mu.Unlock()
 	return connect.NewResponse(resp), nil
 }

@@ -29,7 +29,7 @@ const userManager = "systemd-user"
 // PAMAccount implements wire.Handler.
 func (s *Service) PAMAccount(ctx context.Context, p wire.Peer, r wire.PAMRequest) (string, error) {
 	if !s.serves(r.Account.VO) {
-		return "", s.refused(ctx, r.Account, "", xos.Errorf(xos.Permission, "%s does not serve VO %s", s.cfg.Node, r.Account.VO))
+		return "", s.refused(ctx, r.Account, "", s.notServed(r.Account.VO))
 	}
 	if !s.Accounts.Known(r.Account) {
 		return "", xos.Errorf(xos.Unavailable, "no uid is reserved for %s", r.Account).WithHint("log in again")
@@ -59,7 +59,7 @@ func (s *Service) PAMOpen(ctx context.Context, p wire.Peer, r wire.PAMOpenReques
 	}
 	a := r.Account
 	if !s.serves(a.VO) {
-		return reply, s.refused(ctx, a, "", xos.Errorf(xos.Permission, "%s does not serve VO %s", s.cfg.Node, a.VO))
+		return reply, s.refused(ctx, a, "", s.notServed(a.VO))
 	}
 	who, shown, how, err := s.evidence(r, proc)
 	if err != nil {
@@ -76,7 +76,7 @@ func (s *Service) PAMOpen(ctx context.Context, p wire.Peer, r wire.PAMOpenReques
 	}
 	uid, err := s.Accounts.Commit(ctx, a, proc)
 	if err != nil {
-		return reply, s.refused(ctx, a, who.Serial, err)
+		return reply, s.refused(ctx, a, who.Serial, marked(vom.RuleUID, err))
 	}
 	id := newSessionID()
 	// What is not on record is not granted.

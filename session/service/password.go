@@ -56,9 +56,9 @@ func (s *Service) PAMAuth(ctx context.Context, p wire.Peer, r wire.PAMAuthReques
 		s.mu.Lock()
 		s.tries.wrong(a, from, s.Now())
 		s.mu.Unlock()
-		s.refused(ctx, a, "", err)
+		id := refusalID(s.refuse(ctx, a, "", marked(vom.RulePassword, err), true))
 		// One answer, so that nobody learns from it who exists.
-		return xos.Errorf(xos.Permission, "wrong user or password")
+		return xos.Errorf(xos.Permission, "wrong user or password").WithHint("why: root, by xos explain login %s", id)
 	}
 	s.mu.Lock()
 	s.tries.right(a, from)

@@ -3,22 +3,14 @@ package service
 import (
 	"context"
 	"strings"
-	"time"
 
 	"github.com/xtreemos/xos"
-	"github.com/xtreemos/xos/infra/audit"
 	"github.com/xtreemos/xos/session/wire"
 	"github.com/xtreemos/xos/vom"
 	"github.com/xtreemos/xos/vom/credential"
 )
 
-const (
-	maxLearned  = 4096
-	maxRefusals = 4096
-	// again is for how long the same refusal is not written down a second
-	// time: sshd asks twice, and a stranger may ask for ever.
-	again = 2 * time.Second
-)
+const maxLearned = 4096
 
 // Principals implements wire.Handler. The key's possession is not proven yet:
 // nothing is allocated and nothing made durable here.
@@ -28,7 +20,7 @@ func (s *Service) Principals(ctx context.Context, p wire.Peer, r wire.Principals
 		return "", xos.Errorf(xos.Permission, "only sshd may ask this")
 	}
 	if !s.serves(r.Account.VO) {
-		return "", s.refused(ctx, r.Account, "", xos.Errorf(xos.Permission, "%s does not serve VO %s", s.cfg.Node, r.Account.VO))
+		return "", s.refused(ctx, r.Account, "", s.notServed(r.Account.VO))
 	}
 	who, _, err := s.verify(r.Account, r.KeyType+" "+r.Key)
 	if err != nil {
@@ -71,32 +63,9 @@ func (s *Service) verify(a xos.Account, text string) (vom.Identity, []byte, erro
 }
 
 func forbidden(a xos.Account, d vom.Decision) error {
-	return xos.Errorf(xos.Permission, "%s may not log in: %s", a, d.Reason).WithHint("xos explain %s", a)
-}
-
-// refused writes a refusal down, and gives it back.
-func (s *Service) refused(ctx context.Context, a xos.Account, serial string, why error) error {
-	key, now := a.String()+"\x00"+why.Error(), s.Now()
-	s.mu.Lock()
-	last, told := s.refusals[key]
-	told = told && now.Sub(last) < again
-	if !told {
-		if len(s.refusals) >= maxRefusals {
-			clear(s.refusals)
-		}
-		s.refusals[key] = now
+	rule := vom.RuleVOPolicy
+	if len(d.Rules) > 0 {
+		rule = vom.Rule(d.Rules[0])
 	}
-	s.mu.Unlock()
-	if told {
-		return why
-	}
-	s.Log.Info("login refused", "account", a, "error", why)
-	r := audit.Record{Actor: a.String(), Action: "login", Subject: a.String(), Reason: why.Error()}
-	if serial != "" {
-		r.Detail = map[string]string{"serial": serial}
-	}
-	if err := s.Audit.Append(ctx, r); err != nil {
-		s.Log.Error("the audit log cannot be written", "error", err)
-	}
-	return why
+	return vom.By(rule, xos.Errorf(xos.Permission, "%s may not log in: %s", a, d.Reason).WithHint("xos explain %s", a))
 }

@@ -110,7 +110,7 @@ type Service struct {
 	people   map[xos.Account]*person
 	sessions map[xos.SessionID]*login
 	learned  map[xos.Account][]xos.GroupName // from certificates shown and not yet used
-	refusals map[string]time.Time            // told to the audit log lately
+	refusals refusals                        // of the last logins
 	swept    sweepState
 	proofs   []*proof
 	tries    tries
@@ -151,7 +151,7 @@ func New(cfg Config, deps Deps) (*Service, error) {
 	s := &Service{cfg: cfg, Deps: deps,
 		changed: make(chan struct{}, 1), revoked: make(chan session.Sentence, 64),
 		generations: map[xos.VOName]uint64{}, people: map[xos.Account]*person{}, sessions: map[xos.SessionID]*login{},
-		learned: map[xos.Account][]xos.GroupName{}, refusals: map[string]time.Time{},
+		learned: map[xos.Account][]xos.GroupName{}, refusals: refusals{lately: map[string]*refusal{}},
 		tries: tries{}, checking: make(chan struct{}, maxChecking)}
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	if err := s.makeDirectories(); err != nil {

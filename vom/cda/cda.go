@@ -32,6 +32,7 @@ type Records interface {
 	Delegate(ctx context.Context, source vom.Identity, node xos.NodeID, notAfter time.Time) (vom.Identity, error)
 	Revoke(ctx context.Context, serial string, issued time.Time, reason string) error
 	Explain(ctx context.Context, account, serial string) (allowed bool, lines []string, err error)
+	Rules(ctx context.Context, account, serial string) ([]vom.Verdict, error)
 }
 
 // Audit is where decisions are written down: infra/audit's Log.
@@ -197,12 +198,14 @@ func (s *Service) delegation(ctx context.Context, m *xosv1.DelegateRequest) (xos
 func (s *Service) Explain(ctx context.Context, req *connect.Request[xosv1.ExplainRequest]) (*connect.Response[xosv1.ExplainResponse], error) {
 	account, serial := req.Msg.Account, req.Msg.Serial
 	p := rpc.PeerFrom(ctx)
+	full := true // every rule, not only those that refuse
 	switch {
 	case p.Unix && p.UID == 0:
 	case len(p.Chain) > 0:
 		if _, err := s.verifier.Machine(p.Chain); err == nil {
 			break
 		}
+		full = false
 		// Even who is revoked may ask why; so only the chain is verified.
 		if err := s.verifier.Chain(p.Chain); err != nil {
 			return nil, err
@@ -225,7 +228,28 @@ func (s *Service) Explain(ctx context.Context, req *connect.Request[xosv1.Explai
 	if err != nil {
 		return nil, err
 	}
-	return connect.NewResponse(&xosv1.ExplainResponse{Allowed: allowed, Lines: lines}), nil
+	verdicts, err := s.records.Rules(ctx, account, serial)
+	if err != nil {
+		return nil, err
+	}
+	resp := &xosv1.ExplainResponse{Allowed: allowed, Lines: lines}
+	for _, v := range verdicts {
+		if v.Rule == vom.RuleBan && v.Refused {
+			resp.Allowed, resp.Lines = false, append([]string{v.Text}, resp.Lines...)
+		}
+		if v.Refused || full {
+			resp.Rules = append(resp.Rules, wireRule(v))
+		}
+	}
+	return connect.NewResponse(resp), nil
+}
+
+func wireRule(v vom.Verdict) *xosv1.Rule {
+	r := &xosv1.Rule{Name: string(v.Rule), Refused: v.Refused, Text: v.Text}
+	if v.Refused {
+		r.Change = v.Rule.Change()
+	}
+	return r
 }
 
 // audited runs f and writes down what came of it.

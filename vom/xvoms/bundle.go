@@ -35,13 +35,7 @@ func (r *Records) Refresh(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		err = each(t, prefixRevoked, func(_ string, v revocationRecord) error {
-			if b.Issued.Before(v.Until) {
-				b.Revocations = append(b.Revocations, v.Revocation)
-			}
-			return nil
-		})
-		if err != nil {
+		if b.Revocations, err = r.revocations(t, b.Issued); err != nil {
 			return err
 		}
 		if b.Bans, err = bans(t, b.Issued); err != nil {
