@@ -137,8 +137,9 @@ func (c config) validate() error {
 	if c.Linger.Duration < time.Second {
 		return xos.Errorf(xos.Invalid, "linger = %v is too short", c.Linger)
 	}
-	if c.Offline.Duration != 0 && c.Offline.Duration < time.Second {
-		return xos.Errorf(xos.Invalid, "offline = %v is too short: at least 1s, or 0s", c.Offline)
+	// News are asked for every 10 s.
+	if c.Offline.Duration != 0 && c.Offline.Duration < 30*time.Second {
+		return xos.Errorf(xos.Invalid, "offline = %v is too short: at least 30s, or 0s", c.Offline)
 	}
 	if c.Idle.Duration != 0 && c.Idle.Duration < 24*time.Hour {
 		return xos.Errorf(xos.Invalid, "idle = %v is too short: at least 24h, or 0s", c.Idle)

@@ -177,7 +177,7 @@ func TestRemovalPolicies(t *testing.T) {
 	if _, err := f.SetRemoval(ctx, "biology", vom.Removal{}); !xos.Is(err, xos.NotFound) {
 		t.Errorf("of no VO: %v", err)
 	}
-	if err := f.SetOffline(ctx, "physics", time.Millisecond); !xos.Is(err, xos.Invalid) {
+	if err := f.SetOffline(ctx, "physics", 29*time.Second); !xos.Is(err, xos.Invalid) {
 		t.Error(err)
 	}
 	b := f.Bundle()

@@ -23,14 +23,18 @@ func (r *Records) SetRemoval(ctx context.Context, vo xos.VOName, p vom.Removal) 
 	return p, r.edit(ctx, vo, func(v *voRecord) { v.Removal = p })
 }
 
-// maxOffline bounds a VO's time without news: the core's own is what counts.
-const maxOffline = 365 * 24 * time.Hour
+// A VO's time without news: longer than machines need to hear that there are
+// none, and bounded; the core's own is what counts.
+const (
+	minOffline = 30 * time.Second
+	maxOffline = 365 * 24 * time.Hour
+)
 
 // SetOffline says how long machines may serve a VO without news; 0: as long as
 // the core's configuration says, which bounds it in any case.
 func (r *Records) SetOffline(ctx context.Context, vo xos.VOName, d time.Duration) error {
-	if d < 0 || d > 0 && d < time.Second || d > maxOffline {
-		return xos.Errorf(xos.Invalid, "%v is no time to go without news: from 1s to %v, or 0", d, maxOffline)
+	if d < 0 || d > 0 && d < minOffline || d > maxOffline {
+		return xos.Errorf(xos.Invalid, "%v is no time to go without news: from %v to %v, or 0", d, minOffline, maxOffline)
 	}
 	return r.edit(ctx, vo, func(v *voRecord) { v.Offline = d })
 }
