@@ -113,8 +113,8 @@ type Revocation struct {
 	Before time.Time `json:"before"`
 	// Reason is for the user: "removed from physics by root".
 	Reason string `json:"reason"`
-	// Fate is what becomes of what runs, until Grace. The files of who is frozen
-	// or finishing can be used until then, by credentials that machines hold.
+	// Fate is what becomes of what runs, until Grace. Until then the credentials
+	// that machines hold serve for the files and jobs of what does.
 	Fate  Fate      `json:"fate,omitempty"`
 	Grace time.Time `json:"grace,omitzero"`
 }

@@ -18,6 +18,8 @@ import (
 type caller struct {
 	user    *vom.Identity
 	machine *vom.Machine
+	// leaving says why a user may attend to her jobs, and begin none.
+	leaving error
 }
 
 // caller verifies the client's certificate, at each call anew: connections
@@ -37,11 +39,14 @@ func (d *Directory) caller(ctx context.Context) (caller, error) {
 		}
 		return caller{machine: &m}, nil
 	}
-	id, err := d.verify.X509(chain)
-	if err != nil {
-		return caller{}, err
+	id, leaving := d.verify.X509(chain)
+	if leaving != nil {
+		var err error
+		if id, err = d.verify.X509Running(chain); err != nil {
+			return caller{}, err
+		}
 	}
-	return caller{user: &id}, nil
+	return caller{user: &id, leaving: leaving}, nil
 }
 
 // sees reports whether the caller may know of a job: her own, or one that the
@@ -82,6 +87,8 @@ func (c caller) mayCreate(job *xosv1.Job) error {
 	switch {
 	case c.user == nil:
 		return xos.Errorf(xos.Permission, "a machine may not submit jobs")
+	case c.leaving != nil:
+		return c.leaving
 	case c.user.Node == "" || job.SubmitNode != string(c.user.Node):
 		return xos.Errorf(xos.Permission, "the credential is delegated to %q, the job submitted on %.40q", c.user.Node, job.SubmitNode)
 	case job.Account != c.user.Account.String():

@@ -35,7 +35,7 @@ func (e *Execution) allowed(ctx context.Context, job string) (*running, error) {
 		}
 		return r, nil
 	}
-	id, err := e.Verifier.X509(chain)
+	id, err := e.Verifier.X509Running(chain)
 	if err != nil {
 		return nil, err
 	}

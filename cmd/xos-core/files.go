@@ -58,7 +58,7 @@ func (f *files) handle(mux *http.ServeMux, v *credential.Verifier, opts []connec
 func (f *files) run(ctx context.Context, v *credential.Verifier, cert credential.Certificate, peers *credential.Connections) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error {
-		l, cfg := peers.Watch(f.listener, v.FileServerTLS(cert))
+		l, cfg := peers.Watch(f.listener, v.RunningServerTLS(cert))
 		return f.mrc.Serve(ctx, tls.NewListener(l, cfg), v, f.dir)
 	})
 	group.Go(func() error { return f.mrc.Purge(ctx, f.name, dialOSD(v.ClientTLS(cert, vom.ServiceStorage))) })

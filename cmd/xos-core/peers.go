@@ -12,7 +12,7 @@ import (
 // metadata.
 type peers struct{ api, files *credential.Connections }
 
-func watch(v *credential.Verifier) peers { return peers{v.Connections(), v.FileConnections()} }
+func watch(v *credential.Verifier) peers { return peers{v.Connections(), v.RunningConnections()} }
 
 func (p peers) recheck() int { return p.api.Recheck() + p.files.Recheck() }
 

@@ -214,11 +214,12 @@ func serveJobs(ctx context.Context, cfg config, d jobDeps) error {
 	local.Handle(xosv1connect.NewJobsHandler(manager, opts...))
 	local.Handle(xosv1connect.NewGuardHandler(d.guard, opts...))
 	group, ctx := errgroup.WithContext(ctx)
-	peers := d.keeper.Verifier().Connections()
+	// A job that may finish is attended to: what begins one is verified for itself.
+	peers := d.keeper.Verifier().RunningConnections()
 	d.keeper.OnChange(func(vom.Bundle) { peers.Recheck() })
 	group.Go(func() error { return peers.Run(ctx) })
 	group.Go(func() error {
-		cfg := d.keeper.Verifier().ServerTLS(d.keeper.Certificate, true)
+		cfg := d.keeper.Verifier().RunningServerTLS(d.keeper.Certificate)
 		cfg.NextProtos = rpc.NextProtos()
 		l, cfg := peers.Watch(d.tcp, cfg)
 		return rpc.ServeTLS(ctx, l, cfg, remote)

@@ -45,11 +45,11 @@ func run(ctx context.Context, cfg config, log *slog.Logger) (err error) {
 	}
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return keeper.Run(ctx) })
-	peers := keeper.Verifier().FileConnections()
+	peers := keeper.Verifier().RunningConnections()
 	keeper.OnChange(func(vom.Bundle) { peers.Recheck() })
 	group.Go(func() error { return peers.Run(ctx) })
 	group.Go(func() error {
-		l, cfg := peers.Watch(l, keeper.Verifier().FileServerTLS(keeper.Certificate))
+		l, cfg := peers.Watch(l, keeper.Verifier().RunningServerTLS(keeper.Certificate))
 		return service.Serve(ctx, tls.NewListener(l, cfg), keeper.Verifier())
 	})
 	group.Go(func() error { return hear(ctx, cfg, keeper, log) })

@@ -186,6 +186,38 @@ func TestRootRevocation(t *testing.T) {
 		}
 	})
 
+	t.Run("finishing", func(t *testing.T) {
+		done := make(chan string, 1)
+		go func() {
+			out, status := ssh("rhea", "node2", "xsub -- sh -c \"touch begun; for i in 1 2 3 4 5 6; do echo job; sleep 1; done; echo kept > end; sync end\" & for i in 1 2 3 4 5 6; do echo tick; sleep 1; done; wait; cat end; xsub -- true")
+			done <- fmt.Sprint(status, " ", strings.Count(out, "tick"), " ", strings.Count(out, "job\n"), " ", strings.Contains(out, "kept"))
+		}()
+		eventually(t, 30*time.Second, "session and job run", func() error {
+			if out, status := ssh("rhea", "node1", "test -e begun && rm begun"); status != 0 {
+				return fmt.Errorf("%s", out)
+			}
+			return nil
+		})
+		root("core", "xos vo member remove lab rhea --running finish")
+		eventually(t, within, "no new session", func() error {
+			if _, status := ssh("rhea", "node2", "true"); status != 255 {
+				return fmt.Errorf("let in")
+			}
+			return nil
+		})
+		select {
+		case out := <-done:
+			// Its last word would have been a new job.
+			if !strings.HasSuffix(out, " 6 6 true") || strings.HasPrefix(out, "0 ") {
+				t.Errorf("what may finish ended with %s", out)
+			}
+		case <-time.After(40 * time.Second):
+			t.Fatalf("it does not finish\n%s", journals(ctx, g))
+		}
+		root("core", "xos vo member add lab rhea")
+		login("rhea")
+	})
+
 	t.Run("without the list", func(t *testing.T) {
 		root("node1", "id local2 >/dev/null 2>&1 || useradd -m -s /bin/bash local2; install -d -m 700 -o local2 -g local2 /home/local2/.ssh")
 		key := mustAs(ctx, t, g, "rhea", "ssh-keygen -q -t ed25519 -N '' -f local2 && cat local2.pub")

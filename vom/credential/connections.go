@@ -27,9 +27,10 @@ func (v *Verifier) Connections() *Connections {
 	return &Connections{good: v.peer, open: map[net.Conn][]*x509.Certificate{}}
 }
 
-// FileConnections watches those of a service of the file system: see X509Files.
-func (v *Verifier) FileConnections() *Connections {
-	return &Connections{good: v.filePeer, open: map[net.Conn][]*x509.Certificate{}}
+// RunningConnections watches those of a service that attends to what runs: see
+// X509Running.
+func (v *Verifier) RunningConnections() *Connections {
+	return &Connections{good: v.runningPeer, open: map[net.Conn][]*x509.Certificate{}}
 }
 
 // Watch gives a listener and a configuration in the places of these, both to
@@ -139,25 +140,25 @@ func (w *watchedConn) Close() error {
 	return w.Conn.Close()
 }
 
-// filePeer is peer for a service of the file system.
-func (v *Verifier) filePeer(chain []*x509.Certificate) error {
+// runningPeer is peer for a service that attends to what runs.
+func (v *Verifier) runningPeer(chain []*x509.Certificate) error {
 	if _, err := MachineFromX509(chain[0]); err == nil {
 		_, err := v.Machine(chain)
 		return err
 	}
-	_, err := v.X509Files(chain)
+	_, err := v.X509Running(chain)
 	return err
 }
 
-// FileServerTLS is ServerTLS with a certificate required, for a service of the
-// file system: see X509Files.
-func (v *Verifier) FileServerTLS(cert Certificate) *tls.Config {
+// RunningServerTLS is ServerTLS with a certificate required, for a service that
+// attends to what runs: see X509Running.
+func (v *Verifier) RunningServerTLS(cert Certificate) *tls.Config {
 	c := v.ServerTLS(cert, true)
 	c.VerifyConnection = func(s tls.ConnectionState) error {
 		if len(s.PeerCertificates) == 0 {
 			return xos.Errorf(xos.Permission, "no certificate was shown")
 		}
-		return v.filePeer(s.PeerCertificates)
+		return v.runningPeer(s.PeerCertificates)
 	}
 	return c
 }

@@ -62,12 +62,12 @@ func TestOpenConnectionsEnd(t *testing.T) {
 	a := credtest.New(t)
 	v := a.Verifier()
 	core := credtest.Show(a.Machine("core", vom.ServiceCore))
-	conns, files := v.Connections(), v.FileConnections()
+	conns, files := v.Connections(), v.RunningConnections()
 	strict := echo(t, conns, v.ServerTLS(core, true))
 	lax := v.ServerTLS(core, false)
 	lax.VerifyConnection = nil
 	open := echo(t, conns, lax)
-	store := echo(t, files, v.FileServerTLS(core))
+	store := echo(t, files, v.RunningServerTLS(core))
 
 	issued := credtest.Issued(time.Now().Add(-time.Second), time.Hour)
 	as := func(c tls.Certificate) *tls.Config { return v.ClientTLS(credtest.Show(c), vom.ServiceCore) }

@@ -103,14 +103,15 @@ func (v *Verifier) X509(chain []*x509.Certificate) (vom.Identity, error) {
 	return v.x509(chain, false)
 }
 
-// X509Files is X509 for access to files: a credential that a machine holds
-// serves here as long as what runs of a removed member may finish, or waits
-// frozen, so that what was acknowledged to it can be written.
-func (v *Verifier) X509Files(chain []*x509.Certificate) (vom.Identity, error) {
+// X509Running is X509 for services that attend to what runs already, its files
+// and its jobs: a credential that a machine holds serves there as long as what
+// runs of a removed member may finish, or waits frozen, so that what was
+// acknowledged to it can be written. Nothing may be begun with it.
+func (v *Verifier) X509Running(chain []*x509.Certificate) (vom.Identity, error) {
 	return v.x509(chain, true)
 }
 
-func (v *Verifier) x509(chain []*x509.Certificate, files bool) (vom.Identity, error) {
+func (v *Verifier) x509(chain []*x509.Certificate, running bool) (vom.Identity, error) {
 	b := v.bundle()
 	leaf, err := v.chain(b, chain, x509.ExtKeyUsageClientAuth)
 	if err != nil {
@@ -120,7 +121,7 @@ func (v *Verifier) x509(chain []*x509.Certificate, files bool) (vom.Identity, er
 	if err != nil {
 		return vom.Identity{}, formed(err)
 	}
-	return id, v.user(b, id, files)
+	return id, v.user(b, id, running)
 }
 
 // Machine verifies a machine's certificate, leaf first. A machine without
@@ -211,7 +212,7 @@ func (v *Verifier) valid(name string, notBefore, notAfter time.Time) error {
 }
 
 // user checks the bundle's age, its bans and its revocations.
-func (v *Verifier) user(b vom.Bundle, id vom.Identity, files bool) error {
+func (v *Verifier) user(b vom.Bundle, id vom.Identity, running bool) error {
 	now := v.now()
 	if now.After(b.ServesUntil(id.VO)) {
 		return Stale(b, id.VO)
@@ -220,7 +221,7 @@ func (v *Verifier) user(b vom.Bundle, id vom.Identity, files bool) error {
 		return banned(ban)
 	}
 	r, ok := Revoked(b.Revocations, id)
-	if !ok || files && id.Node != "" && r.Leaves(now) != vom.FateEnd {
+	if !ok || running && id.Node != "" && r.Leaves(now) != vom.FateEnd {
 		return nil
 	}
 	return refusal(id.Account.String(), r)

@@ -135,7 +135,7 @@ func (s *Service) Serve(ctx context.Context, l net.Listener, verifier *credentia
 
 // delegated gives whose credential a peer showed.
 func delegated(verifier *credential.Verifier, p *frame.Peer) (vom.Identity, error) {
-	id, err := verifier.X509Files(p.Chain)
+	id, err := verifier.X509Running(p.Chain)
 	if err == nil && id.Node == "" {
 		err = xos.Errorf(xos.Permission, "files are accessed with a delegated credential, not with one's own certificate")
 	}

@@ -92,7 +92,7 @@ func peerNode(v *credential.Verifier, p *frame.Peer) (xos.NodeID, error) {
 		}
 		return m.Node, nil
 	}
-	id, err := v.X509Files(p.Chain)
+	id, err := v.X509Running(p.Chain)
 	if err != nil {
 		return "", err
 	}
