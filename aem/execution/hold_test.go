@@ -44,8 +44,10 @@ func TestRootFrozenJobs(t *testing.T) {
 	becomes(id, suspended)
 	w.node.Sessions.Sentence(alice, session.Freeze) // it may be told twice
 	for _, job := range []string{id, own} {
-		if err := signal(job, syscall.SIGCONT); !xos.Is(err, xos.Permission) {
-			t.Errorf("a frozen job was resumed: %v", err)
+		for _, sig := range []syscall.Signal{syscall.SIGCONT, -syscall.SIGCONT} {
+			if err := signal(job, sig); !xos.Is(err, xos.Permission) {
+				t.Errorf("a frozen job was resumed by signal %d: %v", sig, err)
+			}
 		}
 	}
 	w.node.Kill()

@@ -68,8 +68,12 @@ func (e *Execution) SignalUnit(ctx context.Context, req *connect.Request[xosv1.S
 	if r.over() {
 		return connect.NewResponse(&xosv1.SignalResponse{}), nil
 	}
-	if sig == int(unix.SIGCONT) && r.held() != "" {
-		return nil, xos.Errorf(xos.Permission, "job %s is frozen: the access of %s ended", r.spec.Job, r.spec.Account)
+	if max(sig, -sig) == int(unix.SIGCONT) {
+		r.holding.Lock() // or it would be resumed just after it was held
+		defer r.holding.Unlock()
+		if r.held() != "" {
+			return nil, xos.Errorf(xos.Permission, "job %s is frozen: the access of %s ended", r.spec.Job, r.spec.Account)
+		}
 	}
 	if err := e.signal(ctx, r, sig); err != nil {
 		return nil, err
