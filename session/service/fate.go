@@ -50,7 +50,11 @@ func (s *Service) sweep() {
 	s.mu.Lock()
 	people := make([]*person, 0, len(s.people))
 	for _, p := range s.people {
-		if p.who.User != "" && !p.judging {
+		switch {
+		case p.who.User == "":
+		case p.judging:
+			p.appeal = true // by other news than these, perhaps
+		default:
 			people = append(people, p)
 		}
 	}
@@ -73,8 +77,12 @@ func (s *Service) sweep() {
 		s.work.Go(func() {
 			s.carryOut(p, was, fate, why)
 			s.mu.Lock()
-			p.judging = false
+			again := p.appeal
+			p.judging, p.appeal = false, false
 			s.mu.Unlock()
+			if again {
+				s.Changed(vom.Bundle{}) // what came meanwhile must not wait
+			}
 		})
 	}
 	// One certificate of several may be gone, or a banned key's login.

@@ -100,6 +100,32 @@ func TestRootFrozenSessions(t *testing.T) {
 	s.eventually("bob stays", func() bool { return s.sessions() == 1 })
 }
 
+// TestRootBannedWhileFreezing: what is decided while a decision is carried out
+// does not wait for the next look around.
+func TestRootBannedWhileFreezing(t *testing.T) {
+	s := newStage(t)
+	s.kill()
+	s.tend = time.Hour
+	s.start()
+	cert, _ := s.ca.SSHUser("alice@physics")
+	p, _, err := s.open(alice, cert)
+	if err != nil {
+		t.Fatal(err)
+	}
+	told := s.drain(t)
+	busy := make(chan struct{})
+	s.guard.mu.Lock()
+	s.guard.busy = busy
+	s.guard.mu.Unlock()
+	s.remove(vom.FateFreeze, time.Hour)
+	s.eventually("she is being frozen", func() bool { return told() == session.Freeze })
+	s.ca.Change(func(b *vom.Bundle) { b.Bans = []vom.Ban{{Kind: vom.BanUser, Subject: "alice"}} })
+	s.Changed(s.ca.Bundle())
+	s.eventually("the login itself is ended at once", func() bool { return dead(p) })
+	close(busy)
+	s.eventually("and then the rest", func() bool { return told() == session.End })
+}
+
 func TestRootFinishingSessions(t *testing.T) {
 	s := newStage(t)
 	ctx := context.Background()

@@ -39,9 +39,10 @@ type person struct {
 	// mounted is the volume at her home, as far as this process knows.
 	mounted xos.VolumeID
 	// fate is what what runs of hers here is left since her access ended; ""
-	// while she has access. judging is set while a sentence is carried out.
-	fate    vom.Fate
-	judging bool
+	// while she has access. judging is set while a sentence is carried out, and
+	// appeal when there were news meanwhile.
+	fate            vom.Fate
+	judging, appeal bool
 	// asking is set while it is seen whether her home answers.
 	asking bool
 }

@@ -1,6 +1,7 @@
 package service_test
 
 import (
+	"cmp"
 	"context"
 	"crypto/ed25519"
 	"crypto/x509"
@@ -55,9 +56,9 @@ type stage struct {
 	mounts *mounts
 	audit  *audit.Log
 	// For the recycling of uids.
-	quarantine, idle time.Duration
-	search           func([]residue.Subject) residue.Report
-	auditor          service.Auditor
+	quarantine, idle, tend time.Duration
+	search                 func([]residue.Subject) residue.Report
+	auditor                service.Auditor
 
 	accounts *account.Map
 	*service.Service
@@ -108,7 +109,7 @@ func (s *stage) start() {
 		s.Fatal(err)
 	}
 	s.born, _ = process.Now()
-	s.Service, err = service.New(service.Config{Node: "node1", Run: s.run, Homes: filepath.Join(s.dir, "home"), Linger: 100 * time.Millisecond, Tend: 50 * time.Millisecond, Idle: s.idle, Retire: 20 * time.Millisecond},
+	s.Service, err = service.New(service.Config{Node: "node1", Run: s.run, Homes: filepath.Join(s.dir, "home"), Linger: 100 * time.Millisecond, Tend: cmp.Or(s.tend, 50*time.Millisecond), Idle: s.idle, Retire: 20 * time.Millisecond},
 		service.Deps{Verifier: s.ca.Verifier(), Bundle: s.ca.Bundle, Policy: policy, Accounts: s.accounts, Guard: s.guard, Mounter: s.mounts,
 			Credentials: s.core.client(), Audit: s.auditor, Reachable: func() bool { return true }, Jobs: func() int { return 0 }, Now: s.now,
 			Search: s.hunt, Log: slog.New(slog.NewTextHandler(io.Discard, nil))})
@@ -316,6 +317,7 @@ type guardian struct {
 	killed []uint32
 	logins []uint32
 	frozen map[uint32]bool
+	busy   chan struct{} // Freeze waits until it is closed, if it is one
 }
 
 func (g *guardian) Level() (nodeguard.Level, []nodeguard.Feature) { return nodeguard.LevelNone, nil }
@@ -337,6 +339,12 @@ func (g *guardian) KillUser(_ context.Context, uid uint32) error {
 	return nil
 }
 func (g *guardian) Freeze(_ context.Context, uid uint32, on bool) (string, error) {
+	g.mu.Lock()
+	busy := g.busy
+	g.mu.Unlock()
+	if busy != nil {
+		<-busy
+	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.frozen == nil {
