@@ -23,6 +23,9 @@ type MachineClaim struct {
 	// machine that joined under a name, or one with a new token after its
 	// removal, may have it.
 	Key [32]byte
+	// Fingerprint is the key's as bans name it, "SHA256:…"; "" for a key of a
+	// kind that OpenSSH does not know.
+	Fingerprint string
 	// Addresses it wants in its certificate. No two machines have the same.
 	Addresses []netip.Addr
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/xtreemos/xos"
 	"github.com/xtreemos/xos/vom"
 	"github.com/xtreemos/xos/vom/authority"
+	"github.com/xtreemos/xos/vom/credential"
 	"github.com/xtreemos/xos/vom/xvoms"
 )
 
@@ -48,7 +49,7 @@ func (o *ownCertificate) renew(ctx context.Context) error {
 	}
 	grant, err := o.records.CertifyCore(ctx, vom.MachineClaim{
 		Node: o.name, Service: vom.ServiceCore,
-		Key: sha256.Sum256(csr.RawSubjectPublicKeyInfo), Addresses: ownAddresses(),
+		Key: sha256.Sum256(csr.RawSubjectPublicKeyInfo), Fingerprint: credential.Fingerprint(csr.PublicKey), Addresses: ownAddresses(),
 	})
 	if err != nil {
 		return err

@@ -128,7 +128,7 @@ func claim(der []byte, node xos.NodeID, service vom.Service) (*x509.CertificateR
 	if err != nil {
 		return nil, vom.MachineClaim{}, err
 	}
-	c := vom.MachineClaim{Node: node, Service: service, Key: sha256.Sum256(csr.RawSubjectPublicKeyInfo)}
+	c := vom.MachineClaim{Node: node, Service: service, Key: sha256.Sum256(csr.RawSubjectPublicKeyInfo), Fingerprint: credential.Fingerprint(csr.PublicKey)}
 	for _, ip := range csr.IPAddresses {
 		if a, ok := netip.AddrFromSlice(net.IP(ip)); ok {
 			c.Addresses = append(c.Addresses, a.Unmap())

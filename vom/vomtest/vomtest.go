@@ -225,7 +225,7 @@ func (g *Grid) Serve(wrap func(xosv1connect.MachinesHandler) xosv1connect.Machin
 	if err != nil {
 		g.T.Fatal(err)
 	}
-	grant, err := g.Records.CertifyCore(g.T.Context(), vom.MachineClaim{Node: "core", Service: vom.ServiceCore, Key: sha256.Sum256(spki)})
+	grant, err := g.Records.CertifyCore(g.T.Context(), vom.MachineClaim{Node: "core", Service: vom.ServiceCore, Key: sha256.Sum256(spki), Fingerprint: credential.Fingerprint(pub)})
 	if err != nil {
 		g.T.Fatal(err)
 	}

@@ -44,18 +44,18 @@ func (r *Records) AddBan(ctx context.Context, b vom.Ban, long time.Duration) (vo
 	if long > 0 {
 		b.Until = b.Since.Add(long)
 	}
+	if err := r.db.View(ctx, func(t kv.Txn) error { return noCore(t, b) }); err != nil {
+		return b, err
+	}
 	err = r.change(ctx, func(t kv.Txn) error {
-		n := 0
+		n := 0 // with what is over and not swept yet
 		if err := each(t, prefixBan, func(string, vom.Ban) error { n++; return nil }); err != nil {
 			return err
 		}
-		if n >= maxBans {
+		if _, again, err := read[vom.Ban](t, keyBan(b.Kind, b.Subject)); err != nil {
+			return err
+		} else if n >= maxBans && !again {
 			return xos.Errorf(xos.TooLarge, "there are %d bans already", n).WithHint("lift some: xos ban list")
-		}
-		if b.Kind == vom.BanNode {
-			if _, core, err := read[machineRecord](t, keyMachine(xos.NodeID(b.Subject), vom.ServiceCore)); err != nil || core {
-				return or(err, xos.Errorf(xos.Permission, "%q is a core", b.Subject).WithHint("a core is taken out of service on its own machine"))
-			}
 		}
 		if err := write(t, keyBan(b.Kind, b.Subject), b); err != nil {
 			return err
@@ -64,33 +64,68 @@ func (r *Records) AddBan(ctx context.Context, b vom.Ban, long time.Duration) (vo
 	})
 	if err == nil && b.Kind == vom.BanKey {
 		// From here on nothing new is certified on it.
-		err = r.revokeKey(ctx, b)
+		err = r.revokeBannedKeys(ctx)
 	}
 	return b, err
 }
 
-// revokeKey ends what was certified on a key, and so what machines hold for it.
-func (r *Records) revokeKey(ctx context.Context, b vom.Ban) error {
-	issued := map[string]time.Time{}
+// noCore refuses to ban a core: machines would not believe it any more, not even
+// that the ban was lifted.
+func noCore(t kv.Txn, b vom.Ban) error {
+	core, err := false, error(nil)
+	switch b.Kind {
+	case vom.BanNode:
+		_, core, err = read[machineRecord](t, keyMachine(xos.NodeID(b.Subject), vom.ServiceCore))
+	case vom.BanCertificate, vom.BanKey:
+		err = each(t, prefixIssued, func(serial string, i issuedRecord) error {
+			core = core || (serial == b.Subject || i.Key == b.Subject) && strings.HasSuffix(i.Machine, "/"+string(vom.ServiceCore))
+			return nil
+		})
+	}
+	if err != nil || !core {
+		return err
+	}
+	return xos.Errorf(xos.Permission, "the %s %s is a core's", b.Kind, b.Subject).WithHint("a core is taken out of service on its own machine")
+}
+
+// revokeBannedKeys ends what was certified on banned keys, and so what machines
+// hold for it. Sweep does it too: who bans may die before this.
+func (r *Records) revokeBannedKeys(ctx context.Context) error {
+	type issue struct {
+		serial, reason string
+		at             time.Time
+	}
+	var left []issue
 	now := r.now()
 	err := r.db.View(ctx, func(t kv.Txn) error {
-		clear(issued)
-		return each(t, prefixIssued, func(serial string, i issuedRecord) error {
-			if i.Key == b.Subject && now.Before(i.NotAfter) {
-				issued[serial] = i.Issued
+		left = nil
+		reasons := map[string]string{}
+		list, err := bans(t, now)
+		for _, b := range list {
+			if b.Kind == vom.BanKey {
+				reasons[b.Subject] = "its key was banned: " + b.Reason
 			}
-			return nil
+		}
+		if err != nil || len(reasons) == 0 {
+			return err
+		}
+		return each(t, prefixIssued, func(serial string, i issuedRecord) error {
+			reason, banned := reasons[i.Key]
+			if !banned || !now.Before(i.NotAfter) {
+				return nil
+			}
+			_, done, err := t.Get([]byte(prefixRevoked + "serial/" + serial))
+			if err == nil && !done {
+				left = append(left, issue{serial, strings.TrimSuffix(reason, ": "), i.Issued})
+			}
+			return err
 		})
 	})
 	if err != nil {
 		return err
 	}
-	reason := "its key was banned"
-	if b.Reason != "" {
-		reason += ": " + b.Reason
-	}
-	for serial, at := range issued {
-		if err := r.Revoke(ctx, serial, at, reason); err != nil {
+	for _, i := range left {
+		if err := r.Revoke(ctx, i.serial, i.at, i.reason); err != nil {
 			return err
 		}
 	}
@@ -138,7 +173,7 @@ func (r *Records) notBanned(t kv.Txn, id vom.Identity) error {
 	for _, s := range []struct {
 		kind    vom.BanKind
 		subject string
-	}{{vom.BanUser, string(id.User)}, {vom.BanAccount, id.Account.String()}, {vom.BanNode, string(id.Node)}, {vom.BanKey, id.Key}} {
+	}{{vom.BanUser, string(id.User)}, {vom.BanAccount, id.Account.String()}, {vom.BanNode, string(id.Node)}, {vom.BanKey, id.Key}, {vom.BanCertificate, id.Source}} {
 		if s.subject == "" {
 			continue
 		}

@@ -1,16 +1,23 @@
 package xvoms_test
 
 import (
+	"context"
 	"slices"
 	"testing"
 	"time"
 
 	"github.com/xtreemos/xos"
+	"github.com/xtreemos/xos/infra/kv"
 	"github.com/xtreemos/xos/vom"
 	"github.com/xtreemos/xos/vom/credential"
+	"github.com/xtreemos/xos/vom/vops"
+	"github.com/xtreemos/xos/vom/xvoms"
 )
 
-const key1 = "SHA256:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
+const (
+	key1 = "SHA256:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
+	key2 = "SHA256:BBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBA"
+)
 
 func TestBans(t *testing.T) {
 	f := start(t)
@@ -98,100 +105,75 @@ func TestBannedMachine(t *testing.T) {
 	if len(f.Bundle().RevokedSerials) != 1 {
 		t.Errorf("serials %v", f.Bundle().RevokedSerials)
 	}
-	f.ok(second(f.CertifyCore(ctx, vom.MachineClaim{Node: "core", Service: vom.ServiceCore})))
-	if _, err := f.AddBan(ctx, vom.Ban{Kind: vom.BanNode, Subject: "core"}, 0); !xos.Is(err, xos.Permission) {
-		t.Errorf("the core was banned: %v", err)
+	// Machines would not hear from a banned core that it is not banned any more.
+	core := must[vom.MachineGrant](t)(f.CertifyCore(ctx, vom.MachineClaim{Node: "core", Service: vom.ServiceCore, Fingerprint: key1}))
+	for _, ban := range []vom.Ban{{Kind: vom.BanNode, Subject: "core"}, {Kind: vom.BanKey, Subject: key1}, {Kind: vom.BanCertificate, Subject: core.Serial}} {
+		if _, err := f.AddBan(ctx, ban, 0); !xos.Is(err, xos.Permission) {
+			t.Errorf("the core was banned by %s: %v", ban.Kind, err)
+		}
+	}
+	// A banned key makes no machine either, of whatever name.
+	f.ok(second(f.AddBan(ctx, vom.Ban{Kind: vom.BanKey, Subject: key2}, 0)))
+	claim = vom.MachineClaim{Node: "node2", Service: vom.ServiceNode, Key: [32]byte{2}, Fingerprint: key2}
+	if err := join(); vom.RuleOf(err) != vom.RuleBan {
+		t.Errorf("joined with a banned key: %v", err)
 	}
 }
 
-// A removed member's fate is her VO's policy; who comes back in time with all
-// that she had is who she was.
-func TestRemovalFates(t *testing.T) {
-	group := []xos.GroupName{"higgs"}
-	for _, tt := range []struct {
-		name     string
-		policy   vom.Removal
-		fate     vom.Fate // in its place
-		want     vom.Fate
-		groups   []xos.GroupName // when she comes back
-		after    time.Duration
-		restored bool
-	}{
-		{"default", vom.Removal{}, "", "", group, 0, false},
-		{"frozen, back in time", vom.Removal{Fate: vom.FateFreeze, For: time.Hour}, "", vom.FateFreeze, group, 59 * time.Minute, true},
-		{"back with more", vom.Removal{Fate: vom.FateFreeze, For: time.Hour}, "", vom.FateFreeze, []xos.GroupName{"atlas", "higgs"}, 0, true},
-		{"back too late", vom.Removal{Fate: vom.FateFreeze, For: time.Hour}, "", vom.FateFreeze, group, time.Hour + time.Second, false},
-		{"back with less", vom.Removal{Fate: vom.FateFreeze, For: time.Hour}, "", vom.FateFreeze, nil, 0, false},
-		{"finishing, back", vom.Removal{Fate: vom.FateFinish}, "", vom.FateFinish, group, 0, true},
-		{"ended against the policy", vom.Removal{Fate: vom.FateFreeze}, vom.FateEnd, "", group, 0, false},
-		{"frozen against the policy", vom.Removal{}, vom.FateFreeze, vom.FateFreeze, group, 0, true},
-	} {
+// Who bans a key and dies has banned it, and what was delegated on account of
+// it ends all the same.
+func TestBanOfAKeyThatDies(t *testing.T) {
+	for updates := range 4 {
 		f := start(t)
 		ctx := t.Context()
 		a, token := f.member("alice@physics")
-		f.ok(second(f.AddMember(ctx, a, group, nil, "by root")))
-		older := must[vom.Identity](t)(f.Login(ctx, a, vom.Proof{Token: token}))
-		// What she lost earlier stays lost.
-		f.ok(second(f.AddMember(ctx, a, nil, nil, "by root")))
-		f.ok(second(f.AddMember(ctx, a, group, nil, "by root")))
-		id := must[vom.Identity](t)(f.Renew(ctx, older))
-		if tt.policy != (vom.Removal{}) {
-			f.ok(second(f.SetRemoval(ctx, "physics", tt.policy)))
+		id := must[vom.Identity](t)(f.Login(ctx, a, vom.Proof{Token: token, Key: key1}))
+		delegated := must[vom.Identity](t)(f.Delegate(ctx, id, "node1", id.NotAfter))
+		b := &brittle{Store: f.db}
+		b.left.Store(100)
+		r, err := xvoms.New(ctx, xvoms.Config{Now: f.now}, b, f, vops.Check)
+		f.ok(err)
+		b.left.Store(int64(updates))
+		_, err = r.AddBan(ctx, vom.Ban{Kind: vom.BanKey, Subject: key1}, 0)
+		if died := updates < 3; died != (err != nil) {
+			t.Fatalf("at %d: %v", updates, err)
 		}
-		f.ok(f.RemoveMemberTo(ctx, a, tt.fate, "", "by root"))
-		r, ok := credential.Revoked(f.Bundle().Revocations, id)
-		if !ok || r.Fate != tt.want {
-			t.Errorf("%s: fate %q (%v), want %q", tt.name, r.Fate, ok, tt.want)
-		}
-		if !slices.Contains(f.Bundle().RevokedSerials, id.Serial) {
-			t.Errorf("%s: serial missing", tt.name)
-		}
-		f.pass(tt.after)
-		f.ok(second(f.AddMember(ctx, a, tt.groups, nil, "by root")))
-		if f.revoked(id) == tt.restored {
-			t.Errorf("%s: revoked %v", tt.name, f.revoked(id))
-		}
-		if r, ok := credential.Revoked(f.Bundle().Revocations, id); ok && r.Leaves(f.now()) != vom.FateEnd {
-			t.Errorf("%s: one who is back is still %s", tt.name, r.Fate)
-		}
-		if !f.revoked(older) {
-			t.Errorf("%s: a certificate from before an earlier loss holds again", tt.name)
-		}
-		// And removed again, nothing from before holds.
-		f.ok(f.RemoveMember(ctx, a, "", "by root"))
-		if !f.revoked(id) || !f.revoked(older) {
-			t.Errorf("%s: the second removal missed something", tt.name)
+		f.open(xvoms.Config{})
+		f.ok(f.Sweep(ctx))
+		if banned := len(f.Bundle().Bans) == 1; f.revoked(delegated) != banned || banned != (updates > 1) {
+			t.Errorf("dead at %d: banned %v, what was delegated is revoked %v", updates, banned, f.revoked(delegated))
 		}
 	}
 }
 
-func TestRemovalPolicies(t *testing.T) {
+// A ban that is made lasting while its first end is swept stays.
+func TestSweptAndBannedAgain(t *testing.T) {
 	f := start(t)
 	ctx := t.Context()
-	f.ok(f.CreateVO(ctx, "physics"))
-	for _, p := range []vom.Removal{{Fate: "burn"}, {Fate: vom.FateEnd, For: time.Hour}, {Fate: vom.FateFreeze, For: 13 * time.Hour}, {Fate: vom.FateFinish, For: -1}} {
-		if _, err := f.SetRemoval(ctx, "physics", p); !xos.Is(err, xos.Invalid) {
-			t.Errorf("%+v: %v", p, err)
-		}
+	ban := vom.Ban{Kind: vom.BanUser, Subject: "alice"}
+	f.ok(second(f.AddBan(ctx, ban, time.Minute)))
+	f.pass(time.Hour)
+	b := &meanwhile{Store: f.db}
+	r, err := xvoms.New(ctx, xvoms.Config{Now: f.now}, b, f, vops.Check)
+	f.ok(err)
+	b.do = func() { f.ok(second(f.AddBan(ctx, ban, 0))) }
+	f.ok(r.Sweep(ctx))
+	f.ok(r.Sweep(ctx))
+	if list, err := f.ListBans(ctx); err != nil || len(list) != 1 {
+		t.Errorf("bans %v, %v", list, err)
 	}
-	if _, err := f.SetRemoval(ctx, "biology", vom.Removal{}); !xos.Is(err, xos.NotFound) {
-		t.Errorf("of no VO: %v", err)
+}
+
+// meanwhile does something before the next update.
+type meanwhile struct {
+	kv.Store
+	do func()
+}
+
+func (m *meanwhile) Update(ctx context.Context, f func(kv.Txn) error) error {
+	if do := m.do; do != nil {
+		m.do = nil
+		do()
 	}
-	if err := f.SetOffline(ctx, "physics", 29*time.Second); !xos.Is(err, xos.Invalid) {
-		t.Error(err)
-	}
-	b := f.Bundle()
-	if got := b.ServesUntil("physics").Sub(b.Issued); got != 24*time.Hour {
-		t.Errorf("without a policy served for %v", got)
-	}
-	f.ok(f.SetOffline(ctx, "physics", time.Hour))
-	b = f.Bundle()
-	if got := b.ServesUntil("physics").Sub(b.Issued); got != time.Hour {
-		t.Errorf("served for %v", got)
-	}
-	f.ok(f.SetOffline(ctx, "physics", 300*24*time.Hour))
-	b = f.Bundle()
-	if got := b.ServesUntil("physics").Sub(b.Issued); got != 24*time.Hour {
-		t.Errorf("longer than the core says: %v", got)
-	}
+	return m.Store.Update(ctx, f)
 }

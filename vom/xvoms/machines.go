@@ -167,8 +167,10 @@ func (r *Records) certify(ctx context.Context, claim vom.MachineClaim, from stri
 		if err := allow(t, m, known); err != nil {
 			return err
 		}
-		if err := r.notBanned(t, vom.Identity{Node: claim.Node}); err != nil {
-			return err
+		if claim.Service != vom.ServiceCore { // else nobody could lift the ban
+			if err := r.notBanned(t, vom.Identity{Node: claim.Node, Key: claim.Fingerprint}); err != nil {
+				return err
+			}
 		}
 		if err := addressesFree(t, claim); err != nil {
 			return err
@@ -190,7 +192,7 @@ func (r *Records) certify(ctx context.Context, claim vom.MachineClaim, from stri
 		m.NotAfter, m.Addresses, m.From = g.NotAfter, claim.Addresses, from
 		m.Key = hex.EncodeToString(claim.Key[:])
 		m.LastIssued = later(m.LastIssued, issued)
-		if err := note(t, g.Serial, issuedRecord{Machine: string(claim.Node) + "/" + string(claim.Service), Issued: issued, NotAfter: g.NotAfter}); err != nil {
+		if err := note(t, g.Serial, issuedRecord{Machine: string(claim.Node) + "/" + string(claim.Service), Key: claim.Fingerprint, Issued: issued, NotAfter: g.NotAfter}); err != nil {
 			return err
 		}
 		return write(t, key, m)

@@ -2,6 +2,7 @@ package xvoms
 
 import (
 	"context"
+	"strings"
 	"time"
 
 	"github.com/xtreemos/xos"
@@ -89,9 +90,13 @@ func (r *Records) IsRevoked(ctx context.Context, serial string) (revoked bool, e
 // sweepBatch keeps a sweep's transactions within every engine's limits.
 const sweepBatch = 50
 
-// Sweep removes what has expired: revocations, tokens, notes of issues. It is
-// no change of the bundle, which leaves expired revocations out already.
+// Sweep ends what banned keys have left, and removes what has expired:
+// revocations, bans, tokens, notes of issues. That is no change of the bundle,
+// which leaves out already what has expired.
 func (r *Records) Sweep(ctx context.Context) error {
+	if err := r.revokeBannedKeys(ctx); err != nil {
+		return err
+	}
 	now := r.now()
 	var dead []string
 	err := r.db.View(ctx, func(t kv.Txn) error {
@@ -136,7 +141,8 @@ func (r *Records) Sweep(ctx context.Context) error {
 				if err != nil {
 					return err
 				}
-				if !ok || now.Before(v.Until) || now.Before(v.Expires) || now.Before(v.NotAfter.Add(keepIssued)) {
+				lasting := v.Until.IsZero() && strings.HasPrefix(k, prefixBan)
+				if !ok || lasting || now.Before(v.Until) || now.Before(v.Expires) || now.Before(v.NotAfter.Add(keepIssued)) {
 					continue
 				}
 				if err := t.Delete([]byte(k)); err != nil {

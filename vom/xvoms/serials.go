@@ -39,14 +39,15 @@ func (r *Records) RevokedCertificates(ctx context.Context) (list []RevokedCertif
 	return list, err
 }
 
-// revokedCertificates compares every issue on record with a bundle.
+// revokedCertificates compares every issue on record with what could refuse it.
 func revokedCertificates(t kv.Txn, b vom.Bundle, now time.Time) (list []RevokedCertificate, err error) {
 	if len(b.Revocations) == 0 && len(b.Bans) == 0 {
 		return nil, nil
 	}
+	candidates := newConcerning(b)
 	err = each(t, prefixIssued, func(serial string, i issuedRecord) error {
 		if now.Before(i.NotAfter) {
-			if c, ok := i.refused(b, serial, now); ok {
+			if c, ok := i.refused(candidates.about(serial, i), serial, now); ok {
 				list = append(list, c)
 			}
 		}

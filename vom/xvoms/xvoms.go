@@ -131,6 +131,9 @@ func (r *Records) Run(ctx context.Context) error {
 	defer sweep.Stop()
 	poll := time.NewTicker(2 * time.Second)
 	defer poll.Stop()
+	if err := r.revokeBannedKeys(ctx); err != nil && ctx.Err() == nil {
+		r.cfg.Log.Warn("cannot end what banned keys have left", "error", err)
+	}
 	for {
 		select {
 		case <-ctx.Done():
