@@ -68,7 +68,10 @@ func (r Rule) Change() string {
 type Verdict struct {
 	Rule    Rule   `json:"rule"`
 	Refused bool   `json:"refused,omitempty"`
-	Text    string `json:"text"`
+	Text    string `json:"text"` // for whom it concerns
+	// Inside is what administrators are told besides: nothing that a user could
+	// not do without, who must learn no more of others' affairs than she has to.
+	Inside string `json:"inside,omitempty"`
 }
 
 // marked carries the rule of an error, unseen in its text.

@@ -50,9 +50,10 @@ func newExplainCommand() *cobra.Command {
 		Short: "Say why a login or request is allowed or refused",
 		Long: `Ask everyone who decides about an account: the core, with your own credential
 (even one that is revoked) or as root on the core; and this machine, if it is one
-of the grid's. Without a name it is about yourself. Each rule that refuses is told
-with what would change that; root is told every rule that took part. The exit
-status is 0 if access is allowed and 77 if it is refused.`,
+of the grid's. Without a name it is about yourself. Every rule that took part is
+told, and of those that refuse what would change that; root may ask about anybody,
+and is told by which policies. The exit status is 0 if access is allowed and 77 if
+it is refused.`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error { return explain(cmd, "", optional(args)) },
 	}

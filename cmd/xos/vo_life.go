@@ -48,8 +48,13 @@ func newVORemovalCommand() *cobra.Command {
 
 Her files can be used by what is frozen or finishing until then. A ban, a revoked
 certificate, a deleted user and lost groups or roles always end what runs.`,
-		Args:      cobra.ExactArgs(2),
-		ValidArgs: []string{"end", "freeze", "finish"},
+		Args: cobra.ExactArgs(2),
+		ValidArgsFunction: func(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+			if len(args) != 1 {
+				return nil, cobra.ShellCompDirectiveNoFileComp
+			}
+			return []string{"end", "freeze", "finish"}, cobra.ShellCompDirectiveNoFileComp
+		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			req := &xosv1.SetRemovalRequest{Vo: args[0], Fate: args[1], Seconds: int64(long.Seconds())}
 			return ask(cmd, revocations, xosv1connect.RevocationsClient.SetRemoval, req, func(w io.Writer, a *xosv1.SetRemovalResponse) {

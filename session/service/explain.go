@@ -73,8 +73,10 @@ func (s *Service) ExplainHere(ctx context.Context, req *connect.Request[xosv1.Ex
 		if serial := e.Detail["serial"]; serial != "" {
 			line += " [certificate " + serial + "]"
 		}
-		if login := e.Detail["login"]; login != "" {
-			line += " [" + login + "]"
+		for _, id := range []string{e.Detail["login"], e.Detail["session"]} {
+			if id != "" {
+				line += " [" + id + "]"
+			}
 		}
 		resp.Lines = append(resp.Lines, line)
 	}
@@ -93,9 +95,7 @@ func (s *Service) explainLogin(uid uint32, id string) (*connect.Response[xosv1.E
 		return nil, err
 	}
 	if uid != 0 && x.account != own {
-		// As if there were none: others' logins are nobody's business.
-		_, err := s.loginOf(refusalPrefix, false)
-		return nil, err
+		return nil, unknownLogin(id) // others' logins are nobody's business
 	}
 	line := fmt.Sprintf("%s: login %s of %s refused: %s", clock(x.at), x.id, x.account, plain(x.why))
 	if x.serial != "" {
@@ -143,6 +143,11 @@ func (s *Service) about(uid uint32, subject string) (xos.Account, *vom.Identity,
 		a = parsed
 	default:
 		who, found := s.identityOf(subject)
+		if !found {
+			if who, found, err = s.pastIdentity(subject, own, uid == 0); err != nil {
+				return a, nil, err
+			}
+		}
 		if uid != 0 && (!found || who.Account != own) {
 			return a, nil, xos.Errorf(xos.Permission, "you may ask about yourself, %s", own)
 		}
@@ -181,4 +186,35 @@ func (s *Service) identityOf(subject string) (vom.Identity, bool) {
 		}
 	}
 	return vom.Identity{}, false
+}
+
+// pastIdentity finds whose a session was that has ended, or a certificate that
+// was let in with; users find their own.
+func (s *Service) pastIdentity(subject string, own xos.Account, root bool) (who vom.Identity, found bool, err error) {
+	f := audit.Filter{Action: "login", Last: 1}
+	switch {
+	case strings.HasPrefix(subject, "s-"):
+		f.Detail = map[string]string{"session": subject}
+	case subject != "" && strings.Trim(subject, "0123456789") == "":
+		f.Detail = map[string]string{"serial": subject}
+	default:
+		return who, false, nil
+	}
+	if !root {
+		f.Subject = own.String()
+	}
+	past, err := s.Audit.Query(f)
+	if err != nil {
+		return who, false, xos.Errorf(xos.Internal, "reading the audit log: %w", err)
+	}
+	if len(past) == 0 || !past[0].Allowed {
+		return who, false, nil
+	}
+	e := past[0]
+	if who.Account, err = xos.ParseAccount(e.Subject); err != nil {
+		return who, false, err
+	}
+	// It was good then, so what was refused by then does not concern it.
+	who.Serial, who.Issued = e.Detail["serial"], e.Time
+	return who, true, nil
 }

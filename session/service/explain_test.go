@@ -9,6 +9,7 @@ import (
 
 	"connectrpc.com/connect"
 	"golang.org/x/crypto/ssh"
+	"golang.org/x/sys/unix"
 
 	"github.com/xtreemos/xos"
 	xosv1 "github.com/xtreemos/xos/api/xos/v1"
@@ -99,11 +100,13 @@ func TestRootExplainLogin(t *testing.T) {
 				if !xos.Is(err, xos.NotFound) {
 					t.Errorf("%s: to another user, or from the audit log: %v, %v", tt.name, own, err)
 				}
-			case err != nil || len(own.Rules) != 1 || own.Rules[0].Name != tt.rule:
+			case err != nil || !rule(own, tt.rule).Refused || rule(own, "site/vos").Text == "" || len(own.Rules) != len(ex.Rules):
 				t.Errorf("%s: she is told %v, %v", tt.name, own, err)
 			}
-			if _, err := s.explain(bobUID, "login", m[1]); !xos.Is(err, xos.NotFound) {
-				t.Errorf("%s: bob was told: %v", tt.name, err)
+			_, err = s.explain(bobUID, "login", m[1])
+			_, none := s.explain(bobUID, "login", "r-0123456789ab")
+			if !xos.Is(err, xos.NotFound) || strings.ReplaceAll(err.Error(), m[1], "r-0123456789ab") != none.Error() {
+				t.Errorf("%s: bob was told: %v, and of none %v", tt.name, err, none)
 			}
 		}
 	}
@@ -169,14 +172,20 @@ func TestRootExplainRules(t *testing.T) {
 	if ex, err := s.explain(0, "cert", serial); err != nil || !ex.Allowed || rule(ex, "certificate/validity").Text == "" {
 		t.Errorf("certificate: %v, %v", ex, err)
 	}
-	if ex, err := s.explain(uid, "", ""); err != nil || !ex.Allowed || len(ex.Rules) != 0 {
-		t.Errorf("she sees rules that let her pass: %v, %v", ex, err)
+	inside := regexp.MustCompile(`\[policies [0-9a-f]+`)
+	if own, err := s.explain(uid, "user", ""); err != nil || !own.Allowed || len(own.Rules) != len(ex.Rules) || inside.MatchString(own.String()) || !inside.MatchString(ex.String()) {
+		t.Errorf("she is told %v, %v; root %v", own, err, ex)
+	}
+	for _, want := range []string{"site/vos", "trust/news", "grid/ban", "grid/revocation", "site/banned", "site/policy", "vo/physics"} {
+		if r := rule(ex, want); r.Text == "" || r.Refused || r.Change != "" {
+			t.Errorf("rule %s: %v", want, r)
+		}
 	}
 	s.ca.Change(func(b *vom.Bundle) { b.VOs[0].Policy = `forbid (principal, action, resource);` })
 	for _, asked := range []struct {
 		uid  uint32
 		want int
-	}{{0, 5}, {uid, 1}} {
+	}{{0, 7}, {uid, 7}} {
 		ex, err := s.explain(asked.uid, "user", "alice@physics")
 		if err != nil || ex.Allowed || len(ex.Rules) < asked.want || !rule(ex, "vo/physics").Refused || !strings.Contains(rule(ex, "vo/physics").Change, "set-policy") {
 			t.Errorf("to uid %d: %v, %v", asked.uid, ex, err)
@@ -195,6 +204,54 @@ func TestRootExplainRules(t *testing.T) {
 		ex, err := s.explain(uid, "", "")
 		return err == nil && !ex.Allowed && strings.Contains(strings.Join(ex.Lines, "\n"), "frozen until")
 	})
+}
+
+// TestRootExplainEndedSession: a session that is over, and what it was opened
+// with, is known from the audit log: to root, and to whose it was.
+func TestRootExplainEndedSession(t *testing.T) {
+	s := newStage(t)
+	ctx := context.Background()
+	cert, _ := s.ca.SSHUser("alice@physics")
+	p, reply, err := s.open(alice, cert)
+	if err != nil {
+		t.Fatal(err)
+	}
+	bob, _ := s.ca.SSHUser("bob@physics")
+	if _, _, err := s.open(xos.Account{User: "bob", VO: "physics"}, bob); err != nil {
+		t.Fatal(err)
+	}
+	uid, bobUID := must(s.GetPwNam(ctx, root, alice)).UID, must(s.GetPwNam(ctx, root, xos.Account{User: "bob", VO: "physics"})).UID
+	serial := must(s.Of(ctx, uid)).Identity.Serial
+	s.explained(t, reply.Session, serial, uid, bobUID)
+	if err := unix.PidfdSendSignal(p.PIDFD, unix.SIGKILL, nil, 0); err != nil {
+		t.Fatal(err)
+	}
+	s.eventually("the session is over", func() bool { return s.sessions() == 1 })
+	s.explained(t, reply.Session, serial, uid, bobUID)
+	s.ca.Revoke(vom.Revocation{Serial: serial, Before: time.Now(), Reason: "stolen"})
+	for _, by := range []uint32{0, uid} {
+		if ex, err := s.explain(by, "cert", serial); err != nil || ex.Allowed || !strings.Contains(rule(ex, "grid/revocation").Text, "stolen") {
+			t.Errorf("revoked, to uid %d: %v, %v", by, ex, err)
+		}
+	}
+}
+
+// explained asks about a session and a certificate of alice's that are good.
+func (s *stage) explained(t *testing.T, id xos.SessionID, serial string, uid, other uint32) {
+	t.Helper()
+	for kind, subject := range map[string]string{"login": string(id), "cert": serial} {
+		for _, by := range []uint32{0, uid} {
+			ex, err := s.explain(by, kind, subject)
+			if err != nil || !ex.Allowed || !strings.Contains(strings.Join(ex.Lines, "\n"), string(id)) {
+				t.Errorf("%s %s, to uid %d: %v, %v", kind, subject, by, ex, err)
+			}
+		}
+		_, err := s.explain(other, kind, subject)
+		_, none := s.explain(other, kind, "s-0123456789abcdef")
+		if !xos.Is(err, xos.Permission) || err.Error() != none.Error() {
+			t.Errorf("%s %s, to another: %v, and of none %v", kind, subject, err, none)
+		}
+	}
 }
 
 // forgetful keeps nothing, so that a flood costs no disk.

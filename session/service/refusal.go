@@ -173,28 +173,31 @@ func (s *Service) notServed(vo xos.VOName) error {
 	return vom.By(vom.RuleServed, xos.Errorf(xos.Permission, "%s does not serve VO %s", s.cfg.Node, vo))
 }
 
+func unknownLogin(id string) error {
+	return xos.Errorf(xos.NotFound, "no login %.40q was refused here, or it is too long ago", id).WithHint("journalctl -u xos-node")
+}
+
 // loginOf finds a refused login by its id: among the last ones, or for root in
 // the audit log, which is read as far as it must be.
 func (s *Service) loginOf(id string, root bool) (*refusal, error) {
-	unknown := xos.Errorf(xos.NotFound, "no login %.40q was refused here, or it is too long ago", id).WithHint("journalctl -u xos-node")
 	if hexPart, ok := strings.CutPrefix(id, refusalPrefix); !ok || len(hexPart) != 12 || strings.Trim(hexPart, "0123456789abcdef") != "" {
-		return nil, unknown
+		return nil, unknownLogin(id)
 	}
 	s.mu.Lock()
 	x := s.refusals.find(id)
 	s.mu.Unlock()
-	if x != nil || !root {
-		if x == nil {
-			return nil, unknown
-		}
+	switch {
+	case x != nil:
 		return x, nil
+	case !root:
+		return nil, unknownLogin(id)
 	}
 	found, err := s.Audit.Query(audit.Filter{Action: "login", Denied: true, Detail: map[string]string{"login": id}, Last: 1})
 	if err != nil {
 		return nil, xos.Errorf(xos.Internal, "reading the audit log: %w", err)
 	}
 	if len(found) == 0 {
-		return nil, unknown
+		return nil, unknownLogin(id)
 	}
 	e := found[0]
 	a, err := xos.ParseAccount(e.Subject)

@@ -3,6 +3,7 @@ package service
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/xtreemos/xos"
@@ -57,19 +58,32 @@ func (s *Service) rules(ctx context.Context, a xos.Account, cert *vom.Identity) 
 	} else {
 		say(vom.RuleRevocation, false, "nothing of %s is revoked", a)
 	}
+	return append(out, s.policies(ctx, a, who)...)
+}
+
+// policies says what this machine's owner and the VO say, as far as they were
+// asked: the first that refuses is the last. Whether the VO is served was said.
+func (s *Service) policies(ctx context.Context, a xos.Account, who vom.Identity) (out []vom.Verdict) {
 	d := s.Policy.Decide(ctx, who, vom.ActionLogin, s.cfg.Node)
-	text := d.Reason
-	if d.Policy != "" {
-		text += " [policies " + d.Policy + "]"
+	said := d.Rules
+	if len(said) == 0 {
+		said = []string{string(vom.RuleVOPolicy)}
 	}
-	if len(d.Rules) == 0 {
-		say(vom.RuleVOPolicy, !d.Allow, "%s", text)
+	if said[0] == string(vom.RuleServed) {
+		return nil
 	}
-	for _, rule := range d.Rules {
-		// Whether the VO is served was said.
-		if vom.Rule(rule) != vom.RuleServed {
-			say(vom.Rule(rule), !d.Allow, "%s", text)
+	if said[0] != string(vom.RuleSiteBan) {
+		out = append(out, vom.Verdict{Rule: vom.RuleSiteBan, Text: fmt.Sprintf("%s is not banned from %s by its owner", a, s.cfg.Node)})
+		if !strings.HasPrefix(said[0], "site/") {
+			out = append(out, vom.Verdict{Rule: vom.RuleSitePolicy, Text: fmt.Sprintf("the owner of %s does not forbid it", s.cfg.Node)})
 		}
+	}
+	for _, rule := range said {
+		v := vom.Verdict{Rule: vom.Rule(rule), Refused: !d.Allow, Text: d.Reason}
+		if d.Policy != "" {
+			v.Inside = "policies " + d.Policy
+		}
+		out = append(out, v)
 	}
 	return out
 }
@@ -86,14 +100,13 @@ func refusing(all []vom.Verdict) (vom.Verdict, bool) {
 	return vom.Verdict{}, false
 }
 
-// shown gives the verdicts that a caller may see: root all of them, others what
-// refuses them.
+// shown gives verdicts as a caller may see them: only root what is inside.
 func shown(all []vom.Verdict, root bool) (out []*xosv1.Rule) {
 	for _, v := range all {
-		if !root && !v.Refused {
-			continue
-		}
 		r := &xosv1.Rule{Name: string(v.Rule), Refused: v.Refused, Text: v.Text}
+		if root && v.Inside != "" {
+			r.Text += " [" + v.Inside + "]"
+		}
 		if v.Refused {
 			r.Change = v.Rule.Change()
 		}

@@ -291,6 +291,11 @@ func TestRootRevocation(t *testing.T) {
 				t.Errorf("explained as %d without %q:\n%s", status, text, out)
 			}
 		}
+		// The core, where she can ask, has nothing against her.
+		want(ctx, t, g, "rhea", "xos explain user rhea@lab", 0, "member of lab", "passed   vo/member", "passed   grid/ban")
+		if out, _ := on("node1", "xos explain login "+id+" --json"); !regexp.MustCompile(`(?s)"name": *"grid/ban".*"change": *"`).MatchString(out) {
+			t.Errorf("as JSON: %s", out)
+		}
 		if err := node.Run(ctx, "systemctl", "restart", "xos-node"); err != nil {
 			t.Fatal(err)
 		}

@@ -198,14 +198,12 @@ func (s *Service) delegation(ctx context.Context, m *xosv1.DelegateRequest) (xos
 func (s *Service) Explain(ctx context.Context, req *connect.Request[xosv1.ExplainRequest]) (*connect.Response[xosv1.ExplainResponse], error) {
 	account, serial := req.Msg.Account, req.Msg.Serial
 	p := rpc.PeerFrom(ctx)
-	full := true // every rule, not only those that refuse
 	switch {
 	case p.Unix && p.UID == 0:
 	case len(p.Chain) > 0:
 		if _, err := s.verifier.Machine(p.Chain); err == nil {
 			break
 		}
-		full = false
 		// Even who is revoked may ask why; so only the chain is verified.
 		if err := s.verifier.Chain(p.Chain); err != nil {
 			return nil, err
@@ -237,9 +235,7 @@ func (s *Service) Explain(ctx context.Context, req *connect.Request[xosv1.Explai
 		if v.Rule == vom.RuleBan && v.Refused {
 			resp.Allowed, resp.Lines = false, append([]string{v.Text}, resp.Lines...)
 		}
-		if v.Refused || full {
-			resp.Rules = append(resp.Rules, wireRule(v))
-		}
+		resp.Rules = append(resp.Rules, wireRule(v))
 	}
 	return connect.NewResponse(resp), nil
 }

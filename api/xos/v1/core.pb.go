@@ -657,8 +657,7 @@ type ExplainResponse struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Allowed bool                   `protobuf:"varint,1,opt,name=allowed,proto3" json:"allowed,omitempty"`
 	Lines   []string               `protobuf:"bytes,2,rep,name=lines,proto3" json:"lines,omitempty"` // for a person to read, most important first
-	// Rules that took part, in the order in which they are asked; of one who
-	// asks about herself only those that refused.
+	// Rules that took part, in the order in which they are asked.
 	Rules         []*Rule `protobuf:"bytes,3,rep,name=rules,proto3" json:"rules,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
