@@ -105,7 +105,7 @@ func (s *Service) VerifyAudit(ctx context.Context, req *connect.Request[xosv1.Ve
 	var err error
 	if !p.Unix || p.UID != 0 {
 		who, _, _ = s.reader(ctx, "")
-		err = xos.Errorf(xos.Permission, "only root may verify the audit log").WithHint("run it as root on the core's machine")
+		err = xos.Errorf(xos.Permission, "only root may verify the audit log").WithHint("run it as root on the machine that keeps it")
 	} else {
 		err = s.verify(req.Msg, resp)
 	}

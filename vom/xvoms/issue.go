@@ -41,25 +41,10 @@ func (r *Records) Login(ctx context.Context, a xos.Account, p vom.Proof) (vom.Id
 	}
 	var checked string // the encoding that the password was compared with
 	if p.Password != "" {
-		if err := r.guesses.begin(a.User, r.now()); err != nil {
+		var err error
+		if checked, err = r.check(ctx, a.User, p.Password); err != nil {
 			return vom.Identity{}, err
 		}
-		err := r.db.View(ctx, func(t kv.Txn) error {
-			u, _, err := read[userRecord](t, keyUser(a.User))
-			checked = u.Password
-			return err
-		})
-		if err != nil {
-			return vom.Identity{}, err
-		}
-		ok, err := r.matches(ctx, p.Password, checked)
-		if err != nil {
-			return vom.Identity{}, err
-		}
-		if !ok {
-			return vom.Identity{}, wrong()
-		}
-		r.guesses.forget(a.User)
 	}
 	var newHash string
 	if p.NewPassword != "" {
@@ -102,6 +87,35 @@ func (r *Records) Login(ctx context.Context, a xos.Account, p vom.Proof) (vom.Id
 		r.guesses.forget(a.User) // they were of another password
 	}
 	return id, err
+}
+
+// check compares a user's password, and gives the encoding that it was compared
+// with.
+func (r *Records) check(ctx context.Context, user xos.UserID, password string) (encoded string, err error) {
+	end, err := r.guesses.begin(ctx, user, r.now)
+	if err != nil {
+		return "", err
+	}
+	result := untold
+	defer func() { end(result) }()
+	err = r.db.View(ctx, func(t kv.Txn) error {
+		u, _, err := read[userRecord](t, keyUser(user))
+		encoded = u.Password
+		return err
+	})
+	if err != nil {
+		return "", err
+	}
+	ok, err := r.matches(ctx, password, encoded)
+	if err != nil {
+		return "", err
+	}
+	if !ok {
+		result = failed
+		return "", wrong()
+	}
+	result = passed
+	return encoded, nil
 }
 
 // wrong is the one answer to whoever has not proved who she is: it does not

@@ -1,6 +1,7 @@
 package xvoms_test
 
 import (
+	"context"
 	"errors"
 	"strings"
 	"sync"
@@ -192,6 +193,43 @@ func TestGuesses(t *testing.T) {
 	f.ok(f.SetPassword(ctx, "alice", right+"!"))
 	if k := guess(alice, right+"!"); k != 0 {
 		t.Errorf("helped: %v", k)
+	}
+}
+
+// Many right passwords at once are no guesses: all get in, and one that comes
+// with them and is wrong counts as one.
+func TestManyAtOnce(t *testing.T) {
+	f := start(t)
+	ctx := t.Context()
+	alice, _ := f.member("alice@physics")
+	f.ok(f.SetPassword(ctx, "alice", right))
+	for range 4 { // one more is free
+		if _, err := f.Login(ctx, alice, vom.Proof{Password: "wrong password"}); !xos.Is(err, xos.Permission) {
+			t.Fatal(err)
+		}
+	}
+	var wg sync.WaitGroup
+	for range 12 {
+		wg.Go(func() {
+			if _, err := f.Login(ctx, alice, vom.Proof{Password: right}); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	// Who waits gives up when her time is over.
+	short, cancel := context.WithTimeout(ctx, 20*time.Millisecond)
+	defer cancel()
+	for range 12 {
+		wg.Go(func() {
+			if _, err := f.Login(short, alice, vom.Proof{Password: right}); err != nil && !xos.Is(err, xos.Unavailable) {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	if _, err := f.Login(ctx, alice, vom.Proof{Password: right}); err != nil {
+		t.Errorf("after those who gave up: %v", err)
 	}
 }
 

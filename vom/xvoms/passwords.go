@@ -7,8 +7,6 @@ import (
 	"encoding/base64"
 	"fmt"
 	"strings"
-	"sync"
-	"time"
 
 	"golang.org/x/crypto/argon2"
 
@@ -78,54 +76,4 @@ func (r *Records) argon(ctx context.Context, password string, salt []byte, passe
 		return nil, xos.Errorf(xos.Unavailable, "too many logins at once: %w", ctx.Err())
 	}
 	return argon2.IDKey([]byte(password), salt, passes, memory, 1, hashLen), nil
-}
-
-// guesses limits the guessing of passwords: after freeGuesses wrong ones each
-// further try must wait, twice as long each time, up to a minute; so nobody is
-// locked out for long by another's guessing. It is kept in memory: a restart
-// of the core forgives. Names that do not exist are treated alike.
-type guesses struct {
-	mu     sync.Mutex
-	wrong  map[xos.UserID]int
-	locked map[xos.UserID]time.Time
-}
-
-const (
-	freeGuesses = 5
-	maxDelay    = time.Minute
-	maxGuessed  = 10000 // names remembered
-)
-
-func newGuesses() *guesses {
-	return &guesses{wrong: map[xos.UserID]int{}, locked: map[xos.UserID]time.Time{}}
-}
-
-// begin counts a try as wrong until forget is called, so that tries at the
-// same time count too.
-func (g *guesses) begin(user xos.UserID, now time.Time) error {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if until := g.locked[user]; now.Before(until) {
-		return xos.Errorf(xos.Unavailable, "too many wrong passwords for %q", user).
-			WithHint("try again in %v", until.Sub(now).Round(time.Second)+time.Second)
-	}
-	if _, known := g.wrong[user]; !known && len(g.wrong) >= maxGuessed {
-		for u := range g.wrong { // any: the map's order is random
-			delete(g.wrong, u)
-			delete(g.locked, u)
-			break
-		}
-	}
-	g.wrong[user]++
-	if n := g.wrong[user] - freeGuesses; n >= 0 {
-		g.locked[user] = now.Add(min(time.Second<<min(n, 10), maxDelay))
-	}
-	return nil
-}
-
-func (g *guesses) forget(user xos.UserID) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	delete(g.wrong, user)
-	delete(g.locked, user)
 }
