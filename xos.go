@@ -74,9 +74,13 @@ func ParseAccount(s string) (Account, error) {
 	return Account{UserID(user), VOName(vo)}, nil
 }
 
+// reserved are the machine's own, and names of groups that machines give rights
+// to by name, whether they have such a group or not yet: sudoers, polkit and the
+// daemons of container and machine engines.
 var reserved = map[string]bool{
-	"root": true, "nobody": true, "daemon": true, "bin": true, "sys": true,
-	"sudo": true, "wheel": true, "adm": true, "shadow": true, "docker": true, "xos": true,
+	"root": true, "nobody": true, "daemon": true, "bin": true, "sys": true, "xos": true,
+	"sudo": true, "wheel": true, "admin": true, "adm": true, "shadow": true, "disk": true, "kmem": true,
+	"docker": true, "lxd": true, "incus": true, "incus-admin": true, "libvirt": true, "kvm": true, "netdev": true,
 }
 
 // ReservedName reports whether a name belongs to the local machine and may

@@ -25,7 +25,7 @@ import (
 const (
 	// passwordTime bounds how long the core may take to check a password, less
 	// than the module waits.
-	passwordTime = 10 * time.Second
+	passwordTime = 25 * time.Second
 	// maxChecking bounds passwords that are checked at once, so that a flood
 	// of them leaves room for other logins.
 	maxChecking = 32

@@ -10,7 +10,7 @@ import (
 )
 
 var names = []string{
-	"", "@", ":", "a@b", "alice@physics", "root@physics", "alice@root", "xos@physics", "alice@physics@x",
+	"", "@", ":", "a@b", "alice@physics", "root@physics", "alice@root", "admin@physics", "alice@lxd", "incus-admin", "incus-admins", "libvirt:x", "xos@physics", "alice@physics@x",
 	"alice", "physics", "physics:higgs", "physics:", ":higgs", "physics:higgs:x", "docker", "docker:x", "sudo",
 	"Alice@physics", "1a@b", "_a@b", "a-@b", "a.@b", "a.b-c_d@e-1", "a@b.", "a@-b", "a @b", "a@b\n", "a\n@b",
 	"älice@physics", "a@physics:higgs", "../../etc@x", "a/b@c", "..@a",

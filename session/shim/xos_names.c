@@ -22,7 +22,7 @@ int xos_is_part(const char *s, size_t n)
 
 static int is_reserved(const char *s, size_t n)
 {
-	static const char names[][8] = XOS_RESERVED;
+	static const char names[][12] = XOS_RESERVED;
 	size_t i;
 
 	for (i = 0; i < sizeof names / sizeof *names; i++)

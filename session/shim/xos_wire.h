@@ -95,7 +95,7 @@
 #define XOS_CONNECT_MS 200
 #define XOS_LOOKUP_MS 1000
 #define XOS_ACCOUNT_MS 3000
-#define XOS_AUTH_MS 12000
+#define XOS_AUTH_MS 27000
 #define XOS_OPEN_MS 20000
 #define XOS_CLOSE_MS 5000
 
@@ -106,8 +106,9 @@
 #define XOS_MAX_NAME 32
 #define XOS_RESERVED                                                           \
 	{                                                                          \
-		"root", "nobody", "daemon", "bin", "sys", "sudo", "wheel", "adm",      \
-			"shadow", "docker", "xos"                                          \
+		"root", "nobody", "daemon", "bin", "sys", "xos", "sudo", "wheel",      \
+			"admin", "adm", "shadow", "disk", "kmem", "docker", "lxd",         \
+			"incus", "incus-admin", "libvirt", "kvm", "netdev"                 \
 	}
 
 /* Ids of grid users and groups; no answer may hold another one. */

@@ -45,7 +45,7 @@ func (o op) patience() time.Duration {
 	case opPAMAccount:
 		return 3 * time.Second
 	case opPAMAuth:
-		return 12 * time.Second
+		return 27 * time.Second
 	case opPAMOpen:
 		return 20 * time.Second
 	case opPAMClose, opPrincipals:
