@@ -6,7 +6,6 @@ import (
 	"crypto/ed25519"
 	"crypto/x509"
 	"encoding/base64"
-	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -59,6 +58,9 @@ type stage struct {
 	quarantine, idle, tend time.Duration
 	search                 func([]residue.Subject) residue.Report
 	auditor                service.Auditor
+	// first and last bound the ids, where a test wants few; log is the service's.
+	first, last uint32
+	log         *slog.Logger
 
 	accounts *account.Map
 	*service.Service
@@ -71,7 +73,7 @@ func newStage(t *testing.T) *stage {
 	t.Helper()
 	need.Root(t)
 	dir := t.TempDir()
-	s := &stage{T: t, ca: credtest.New(t), dir: dir, run: filepath.Join(dir, "run"), guard: &guardian{}, mounts: &mounts{at: map[xos.VolumeID]string{}}}
+	s := &stage{T: t, ca: credtest.New(t), dir: dir, run: filepath.Join(dir, "run"), guard: &guardian{}, mounts: &mounts{at: map[xos.VolumeID]string{}}, log: slog.New(slog.DiscardHandler)}
 	s.ca.Change(func(b *vom.Bundle) { b.VOs[0].Groups = []xos.GroupName{"higgs"} })
 	for name, text := range map[string]string{"etc/passwd": "root:x:0:0::/root:/bin/sh\n", "etc/group": "root:x:0:\n", "state/.": ""} {
 		path := filepath.Join(dir, name)
@@ -100,7 +102,7 @@ func newStage(t *testing.T) *stage {
 func (s *stage) start() {
 	s.Helper()
 	var err error
-	s.accounts, err = account.Open(account.Config{Dir: filepath.Join(s.dir, "state"), Etc: filepath.Join(s.dir, "etc"), Quarantine: s.quarantine}, time.Now)
+	s.accounts, err = account.Open(account.Config{Dir: filepath.Join(s.dir, "state"), Etc: filepath.Join(s.dir, "etc"), Quarantine: s.quarantine, First: s.first, Last: s.last}, time.Now)
 	if err != nil {
 		s.Fatal(err)
 	}
@@ -112,7 +114,7 @@ func (s *stage) start() {
 	s.Service, err = service.New(service.Config{Node: "node1", Run: s.run, Homes: filepath.Join(s.dir, "home"), Linger: 100 * time.Millisecond, Tend: cmp.Or(s.tend, 50*time.Millisecond), Idle: s.idle, Retire: 20 * time.Millisecond},
 		service.Deps{Verifier: s.ca.Verifier(), Bundle: s.ca.Bundle, Policy: policy, Accounts: s.accounts, Guard: s.guard, Mounter: s.mounts,
 			Credentials: s.core.client(), Audit: s.auditor, Reachable: func() bool { return true }, Jobs: func() int { return 0 }, Now: s.now,
-			Search: s.hunt, Log: slog.New(slog.NewTextHandler(io.Discard, nil))})
+			Search: s.hunt, Log: s.log})
 	if err != nil {
 		s.Fatal(err)
 	}

@@ -95,6 +95,7 @@ type spec struct {
 	pub ed25519.PublicKey // certified in place of key's, if not nil
 	dns []string
 	ips []net.IP
+	err func(*ssh.Certificate)
 }
 
 func Groups(g ...xos.GroupName) Option  { return func(s *spec) { s.id.Groups = g } }
@@ -107,6 +108,9 @@ func PublicKey(pub ed25519.PublicKey) Option {
 }
 func Address(ips ...net.IP) Option { return func(s *spec) { s.ips = ips } }
 func Names(dns ...string) Option   { return func(s *spec) { s.dns = dns } }
+
+// Erring lets the authority sign an OpenSSH certificate as change leaves it.
+func Erring(change func(*ssh.Certificate)) Option { return func(s *spec) { s.err = change } }
 
 // Issued sets the time of issue, which is the begin of validity too, to t and
 // the end to its ttl later.
@@ -152,6 +156,9 @@ func (a *Authority) SSHUser(account string, opts ...Option) (*ssh.Certificate, e
 		ValidAfter: uint64(s.id.NotBefore.Unix()), ValidBefore: uint64(s.id.NotAfter.Unix())}
 	if err := credential.FillSSH(c, s.id); err != nil {
 		a.t.Fatal(err)
+	}
+	if s.err != nil {
+		s.err(c)
 	}
 	if err := c.SignCert(rand.Reader, a.ssh); err != nil {
 		a.t.Fatal(err)
