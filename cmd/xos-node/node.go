@@ -29,6 +29,7 @@ import (
 	"github.com/xtreemos/xos/session/wire"
 	"github.com/xtreemos/xos/srds/overlay"
 	"github.com/xtreemos/xos/vom"
+	"github.com/xtreemos/xos/vom/auditor"
 	"github.com/xtreemos/xos/vom/trust"
 )
 
@@ -143,6 +144,7 @@ func node(ctx context.Context, cfg config, keeper *trust.Keeper, log *slog.Logge
 	keeper.OnChange(sessions.Changed)
 	group.Go(func() error {
 		return serveJobs(ctx, cfg, jobDeps{name: name, keeper: keeper, sessions: sessions, tcp: tcp, log: log, started: exec.Store,
+			decisions: ownLog{auditor.New(history, keeper.Verifier(), log)},
 			exec: execution.Deps{Verifier: keeper.Verifier(), Decider: decider, Sessions: sessions, Guard: fence, Credentials: credentials,
 				Directory: xosv1connect.NewJobDirectoryClient(core, "https://"+cfg.Core, rpc.ClientOptions()...), Audit: history, Now: time.Now, Log: log},
 			guard:     fence,
@@ -165,6 +167,7 @@ type jobDeps struct {
 	started   func(*execution.Execution)
 	isolation func() string
 	guard     *guard.Guard
+	decisions ownLog
 	tcp       net.Listener
 	log       *slog.Logger
 }
@@ -213,6 +216,7 @@ func serveJobs(ctx context.Context, cfg config, d jobDeps) error {
 	local.Handle(xosv1connect.NewUIDsHandler(d.sessions, opts...))
 	local.Handle(xosv1connect.NewJobsHandler(manager, opts...))
 	local.Handle(xosv1connect.NewGuardHandler(d.guard, opts...))
+	local.Handle(xosv1connect.NewAuditHandler(d.decisions, opts...))
 	group, ctx := errgroup.WithContext(ctx)
 	// A job that may finish is attended to: what begins one is verified for itself.
 	peers := d.keeper.Verifier().RunningConnections()

@@ -20,9 +20,26 @@ import (
 )
 
 func newAuditCommand() *cobra.Command {
-	c := &cobra.Command{Use: "audit", Short: "The core's log of decisions"}
-	c.AddCommand(newAuditListCommand(), newAuditVerifyCommand())
+	var node bool
+	c := &cobra.Command{Use: "audit", Short: "The core's log of decisions, or a node's"}
+	c.PersistentFlags().BoolVar(&node, "node", false, "the log of this machine's own decisions, as root: logins, uids, jobs")
+	open := func() (xosv1connect.AuditClient, error) {
+		if node {
+			return nodeLog()
+		}
+		return auditLog()
+	}
+	c.AddCommand(newAuditListCommand(open), newAuditVerifyCommand(open))
 	return c
+}
+
+// nodeLog speaks to this machine's xos-node.
+func nodeLog() (xosv1connect.AuditClient, error) {
+	c, err := gate()
+	if err != nil {
+		return nil, err
+	}
+	return xosv1connect.NewAuditClient(c, rpc.UnixBase, rpc.ClientOptions()...), nil
 }
 
 // auditLog speaks to the core: as its administrator where its socket is, else
@@ -38,7 +55,7 @@ func auditLog() (xosv1connect.AuditClient, error) {
 	a, err := w.Current()
 	if err != nil {
 		return nil, xos.Errorf(xos.NotFound, "you are neither root on the core nor logged in to the grid").
-			WithHint("run it with sudo on the core, or as a VO's administrator: xos login USER@VO")
+			WithHint("run it with sudo on the core, with --node for this machine's own log, or as a VO's administrator: xos login USER@VO")
 	}
 	cred, err := w.Load(a)
 	if err != nil {
@@ -51,7 +68,7 @@ func auditLog() (xosv1connect.AuditClient, error) {
 	return xosv1connect.NewAuditClient(t.as(cred), t.base(), rpc.ClientOptions()...), nil
 }
 
-func newAuditListCommand() *cobra.Command {
+func newAuditListCommand(open func() (xosv1connect.AuditClient, error)) *cobra.Command {
 	var req xosv1.ListAuditRequest
 	var since string
 	c := &cobra.Command{
@@ -59,15 +76,16 @@ func newAuditListCommand() *cobra.Command {
 		Short: "List who asked for what, and what was answered",
 		Long: `List the newest records of the core's log, oldest first. Root on the core sees
 all of them; who has the role admin in a VO sees what concerns that VO, with the
-credential of xos login. If there are older ones, the last line says how to
-list them.`,
+credential of xos login. A machine of the grid keeps a log of its own decisions:
+--node lists that one. If there are older records, the last line says how to list
+them.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var err error
 			if req.Since, err = sinceWhen(since, time.Now()); err != nil {
 				return err
 			}
-			return ask(cmd, auditLog, xosv1connect.AuditClient.ListAudit, &req, printAudit)
+			return ask(cmd, open, xosv1connect.AuditClient.ListAudit, &req, printAudit)
 		},
 	}
 	f := c.Flags()
@@ -123,12 +141,13 @@ func plain(s string) string {
 	return orDash(strings.ReplaceAll(q, `\\`, `\`))
 }
 
-func newAuditVerifyCommand() *cobra.Command {
+func newAuditVerifyCommand(open func() (xosv1connect.AuditClient, error)) *cobra.Command {
 	var noted string
 	c := &cobra.Command{
 		Use:   "verify",
 		Short: "Check that no record was changed, removed or put in",
-		Long: `Walk the chain of hashes of the whole log, as root on the core. The exit status
+		Long: `Walk the chain of hashes of the whole log, as root on the core, or with --node on
+a node. The exit status
 is 0 if the log is whole and 1 if it is broken: then the first record is named
 that is not what was written there.
 
@@ -146,7 +165,7 @@ give them later with --noted.`,
 				}
 				req.Seq, req.Hash = n, hash
 			}
-			client, err := auditLog()
+			client, err := open()
 			if err != nil {
 				return err
 			}

@@ -95,7 +95,8 @@ func newUIDSweepCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "sweep",
 		Short: "Search this machine for what is left of quarantined uids, and free those of which nothing is",
-		Long: `Search processes, IPC, keyrings, crontabs and all local files for what is left of
+		Long: `Take uids out of use whose account may not be here any more, or was idle for too
+long. Then search processes, IPC, keyrings, crontabs and all local files for what is left of
 the uids in quarantine, and wait for the outcome. It runs at low priority and may
 take long; if this command is ended it goes on: xos uid list tells. Uids whose
 quarantine is not over are searched for, but stay. The exit status is 0 if

@@ -70,11 +70,13 @@ func (s *Service) ShowUID(ctx context.Context, req *connect.Request[xosv1.ShowUI
 	return nil, xos.Errorf(xos.NotFound, "this machine has no uid of %.80q", req.Msg.Subject).WithHint("xos uid list")
 }
 
-// SweepUIDs implements UIDsHandler.
+// SweepUIDs implements UIDsHandler. Whose time here is over goes into quarantine
+// first: root, who has just seen somebody leave, need not wait for Retire.
 func (s *Service) SweepUIDs(ctx context.Context, _ *connect.Request[xosv1.SweepUIDsRequest]) (*connect.Response[xosv1.SweepUIDsResponse], error) {
 	if err := onlyRoot(ctx); err != nil {
 		return nil, err
 	}
+	s.retire(ctx)
 	if resting, _ := s.resting(); len(resting) == 0 {
 		return nil, xos.Errorf(xos.NotFound, "no uid is in quarantine").WithHint("xos uid list")
 	}

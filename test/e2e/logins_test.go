@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"context"
 	"fmt"
 	"regexp"
 	"strconv"
@@ -9,6 +10,7 @@ import (
 	"time"
 
 	"github.com/xtreemos/xos/test/story"
+	"github.com/xtreemos/xos/test/testbed"
 )
 
 // TestRootFiveHundredLogins logs in 500 times, 20 at once, by the node's own
@@ -25,10 +27,7 @@ func TestRootFiveHundredLogins(t *testing.T) {
 		}
 		return strings.TrimSpace(out)
 	}
-	// sshd's own limit of ten unauthenticated connections would drop some of
-	// twenty at random.
-	root("echo 'MaxStartups 100' >/etc/ssh/sshd_config.d/40-test.conf && systemctl reload ssh")
-	defer root("rm /etc/ssh/sshd_config.d/40-test.conf && systemctl reload ssh")
+	defer manyAtOnce(root, "")()
 	key, status := as(ctx, t, g, "jana", "ssh-keygen -q -t ed25519 -N '' -f ~/local && cat ~/local.pub")
 	if status != 0 {
 		t.Fatal(key)
@@ -45,20 +44,9 @@ func TestRootFiveHundredLogins(t *testing.T) {
 		}
 		return n
 	}
-	real := regexp.MustCompile(`real (\S+)\nuser (\S+)\nsys (\S+)`)
 	logins := func(n int, target string) (took time.Duration, clients float64) {
 		t.Helper()
-		out, status := as(ctx, t, g, "jana", "TIMEFORMAT=$'real %R\\nuser %U\\nsys %S'; time seq "+strconv.Itoa(n)+
-			" | xargs -P 20 -I{} sh -c 'ssh -o BatchMode=yes -o StrictHostKeyChecking=accept-new "+target+" true </dev/null || echo failed {}'")
-		m := real.FindStringSubmatch(out)
-		if status != 0 || m == nil || strings.Contains(out, "failed") {
-			t.Fatalf("%d logins by %s: status %d\n%.2000s\n%s", n, target, status, out, journals(ctx, g))
-		}
-		var f [3]float64
-		for i := range f {
-			f[i], _ = strconv.ParseFloat(m[i+1], 64)
-		}
-		return time.Duration(f[0] * float64(time.Second)), (f[1] + f[2]) / float64(n)
+		return twentyAtOnce(ctx, t, g, "jana", n, "ssh -o BatchMode=yes -o StrictHostKeyChecking=accept-new "+target+" true </dev/null")
 	}
 	want(ctx, t, g, "jana", "ssh jana@lab@node1 true", 0)
 	const few, many = 100, 500
@@ -77,10 +65,76 @@ func TestRootFiveHundredLogins(t *testing.T) {
 	if each := grid.Seconds() / many; each > 5*local.Seconds()/few {
 		t.Errorf("a grid login takes %.0f ms, a local one %.0f ms", 1000*each, 1000*local.Seconds()/few)
 	}
-	// All of it is over when it is over: the last is systemd's manager for the
-	// user, which waits for ten seconds, and then stops.
+	noSession(ctx, t, node, "jana@lab")
+}
+
+// TestRootFiveHundredPasswordLogins logs in 500 times, 20 at once, with nothing
+// but the grid password of one person, which sshd asks for by
+// keyboard-interactive. None is refused, none waits for the limit on guesses, and
+// each is on record as what it was.
+func TestRootFiveHundredPasswordLogins(t *testing.T) {
+	ctx, g := needGrid(t)
+	newMember(ctx, t, g, "lena", "lab")
+	node := g.Node("node1")
+	root := func(command string) string {
+		t.Helper()
+		out, status, err := story.Run(ctx, node, "root", command)
+		if err != nil || status != 0 {
+			t.Fatalf("%s: %d %v\n%s", command, status, err, out)
+		}
+		return strings.TrimSpace(out)
+	}
+	defer manyAtOnce(root, "Match User *@*\\n\\tKbdInteractiveAuthentication yes\\n\\tAuthenticationMethods keyboard-interactive\\n")()
+	want(ctx, t, g, "lena", "printf '#!/bin/sh\\necho long-enough\\n' >answer; chmod 700 answer; rm -r .xos", 0)
+	const by = "SSH_ASKPASS=$HOME/answer SSH_ASKPASS_REQUIRE=force ssh -o PreferredAuthentications=keyboard-interactive -o NumberOfPasswordPrompts=1 " +
+		"-o StrictHostKeyChecking=accept-new lena@lab@node1"
+	want(ctx, t, g, "lena", by+" 'id -un; findmnt -no FSTYPE -T ~' </dev/null", 0, "lena@lab", "fuse.xosfs")
+	const few, many = 100, 500
+	var all time.Duration
+	for range many / few {
+		took, _ := twentyAtOnce(ctx, t, g, "lena", few, by+" true </dev/null")
+		all += took
+	}
+	t.Logf("%d password logins, 20 at once: %v, %.1f/s", many, all.Round(time.Millisecond), many/all.Seconds())
+	records := root("grep '\"action\":\"login\"' /var/lib/xos/node/audit.log | grep -c '\"actor\":\"lena@lab\".*\"by\":\"password\"'")
+	if records != strconv.Itoa(many+1) {
+		t.Errorf("%s logins by password are on record, want %d", records, many+1)
+	}
+	noSession(ctx, t, node, "lena@lab")
+}
+
+// manyAtOnce sets up a node's sshd for a test, with words for its configuration:
+// its own limit of ten unauthenticated connections would drop some of twenty at
+// random. What it gives takes that back.
+func manyAtOnce(root func(string) string, words string) func() {
+	root("printf 'MaxStartups 100\\n" + words + "' >/etc/ssh/sshd_config.d/40-test.conf && sshd -t && systemctl reload ssh")
+	return func() { root("rm /etc/ssh/sshd_config.d/40-test.conf && systemctl reload ssh") }
+}
+
+var timed = regexp.MustCompile(`real (\S+)\nuser (\S+)\nsys (\S+)`)
+
+// twentyAtOnce has a person give a command n times, and tells how long it took,
+// and what processor time a command took on the client.
+func twentyAtOnce(ctx context.Context, t *testing.T, g *testbed.Grid, person string, n int, command string) (took time.Duration, each float64) {
+	t.Helper()
+	out, status := as(ctx, t, g, person, "TIMEFORMAT=$'real %R\\nuser %U\\nsys %S'; time seq "+strconv.Itoa(n)+" | xargs -P 20 -I{} sh -c '"+command+" || echo failed {}'")
+	m := timed.FindStringSubmatch(out)
+	if status != 0 || m == nil || strings.Contains(out, "failed") {
+		t.Fatalf("%d times %s: status %d\n%.2000s\n%s", n, command, status, out, journals(ctx, g))
+	}
+	var f [3]float64
+	for i := range f {
+		f[i], _ = strconv.ParseFloat(m[i+1], 64)
+	}
+	return time.Duration(f[0] * float64(time.Second)), (f[1] + f[2]) / float64(n)
+}
+
+// noSession waits until nothing of an account's sessions is left: the last is
+// systemd's manager for the user, which waits for ten seconds, and then stops.
+func noSession(ctx context.Context, t *testing.T, node *testbed.Node, account string) {
+	t.Helper()
 	eventually(t, 60*time.Second, "no session is left", func() error {
-		out, _, err := story.Run(ctx, node, "root", "xos session list | grep jana@lab")
+		out, _, err := story.Run(ctx, node, "root", "xos session list | grep "+account)
 		if err == nil && strings.TrimSpace(out) != "" {
 			return fmt.Errorf("%s", out)
 		}

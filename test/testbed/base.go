@@ -30,7 +30,7 @@ var basePackages = []string{
 	"openssh-server", "openssh-client", "sudo", "iproute2", "iputils-ping",
 	"nftables", "ca-certificates", "procps", "psmisc", "fuse3", "criu",
 	"git", "make", "gcc", "libc6-dev", "less", "lsof", "strace", "locales-all",
-	"pamtester", "acl", "attr", "bpftool",
+	"pamtester", "acl", "attr", "bpftool", "cron", "at", "uidmap",
 }
 
 // Base gives the directory of the read-only root all nodes share, and makes it
