@@ -89,9 +89,9 @@ EXPORT int pam_sm_chauthtok(pam_handle_t *pamh, int flags, int argc UNUSED,
                             const char **argv UNUSED)
 {
 	static const struct xos_str elsewhere =
-		XOS_STR("the password of a grid user is not kept on this machine: ask your "
-	                "grid's administrator for a token, then \"xos login USER@VO --token -\" "
-	                "lets you choose a new one");
+		XOS_STR("the password of a grid user is not kept on this machine: change it "
+	                "with \"xos passwd\"; if it is lost, ask your grid's administrator for a "
+	                "token, then \"xos login USER@VO --token -\" lets you choose a new one");
 	const char *user;
 	int rc = grid_user(pamh, &user);
 

@@ -97,7 +97,7 @@ func testWithoutAsking(t *testing.T, h host) {
 		}
 		stop()
 	}
-	elsewhere := `the password of a grid user is not kept on this machine: ask your grid's administrator for a token, then "xos login USER@VO --token -" lets you choose a new one` + "\n"
+	elsewhere := `the password of a grid user is not kept on this machine: change it with "xos passwd"; if it is lost, ask your grid's administrator for a token, then "xos login USER@VO --token -" lets you choose a new one` + "\n"
 	start := time.Now()
 	for op, want := range map[string]string{
 		"authenticate":                prompt + down + unavailable,

@@ -8,7 +8,7 @@ import (
 )
 
 // Proof is how a user without a certificate shows who she is: her password, or
-// an enrolment token, which serves once. With a token she may set a password.
+// an enrolment token, which serves once. With either she may set a new password.
 type Proof struct {
 	Password, Token, NewPassword string
 	// Key is the fingerprint of the key that shall be certified.

@@ -144,9 +144,16 @@ func TestRootPasswordLogin(t *testing.T) {
 	})
 	t.Run("passwd", func(t *testing.T) {
 		out, _, err := story.Run(ctx, node, "root", "pamtester passwd kurt@lab chauthtok") // passwd itself takes no such name
-		if err != nil || !strings.Contains(out, "xos login USER@VO --token") {
+		if err != nil || !strings.Contains(out, "xos passwd") || !strings.Contains(out, "xos login USER@VO --token") {
 			t.Errorf("passwd says %s %v", out, err)
 		}
+		// From a session she changes it herself, knowing the old one.
+		const by = "ssh -o BatchMode=yes kurt@lab@node1 "
+		want(ctx, t, g, "kurt", by+"\"printf 'wrong-guess\\nlonger-than-that\\n' | xos passwd\"", 77, "wrong user, password or token")
+		want(ctx, t, g, "kurt", by+"\"printf 'long-enough\\nshort\\n' | xos passwd\"", 64, "8 to 256 bytes")
+		want(ctx, t, g, "kurt", by+"\"printf 'long-enough\\nlong-enough-too\\n' | xos passwd\"", 0, "changed the password of kurt")
+		want(ctx, t, g, "kurt", "echo long-enough | xos login kurt@lab", 77, "wrong user, password or token")
+		want(ctx, t, g, "kurt", "printf 'long-enough-too\\nlong-enough\\n' | xos passwd && echo long-enough | xos login kurt@lab", 0, "logged in")
 	})
 	t.Run("without the core", func(t *testing.T) {
 		root(core, "systemctl stop xos-core.service xos-core.socket")

@@ -68,10 +68,15 @@ func TrustOf(a *authority.Authority) *xosv1.TrustResponse {
 	return &xosv1.TrustResponse{X509Roots: t.X509Roots, SshUserCas: t.SSHUserCAs, SshHostCas: t.SSHHostCAs}
 }
 
-// Issue certifies a member who proves who she is.
+// Issue certifies a member who proves who she is. Where she changes her password
+// with the old one, that is what goes on record.
 func (s *Service) Issue(ctx context.Context, req *connect.Request[xosv1.IssueRequest]) (*connect.Response[xosv1.IssueResponse], error) {
 	m := req.Msg
-	return audited(ctx, s, "issue", m.Account, func() (*xosv1.IssueResponse, error) {
+	action := "issue"
+	if m.Password != "" && m.NewPassword != "" {
+		action = "passwd"
+	}
+	return audited(ctx, s, action, m.Account, func() (*xosv1.IssueResponse, error) {
 		a, err := xos.ParseAccount(m.Account)
 		if err != nil {
 			return nil, err

@@ -36,8 +36,8 @@ func (r *Records) Login(ctx context.Context, a xos.Account, p vom.Proof) (vom.Id
 	if (p.Password == "") == (p.Token == "") {
 		return vom.Identity{}, xos.Errorf(xos.Invalid, "give a password or an enrolment token").WithHint("xos login asks for it")
 	}
-	if p.NewPassword != "" && p.Token == "" {
-		return vom.Identity{}, xos.Errorf(xos.Invalid, "a new password is set with a token only")
+	if p.NewPassword != "" && p.NewPassword == p.Password {
+		return vom.Identity{}, xos.Errorf(xos.Invalid, "the new password is the old one")
 	}
 	var checked string // the encoding that the password was compared with
 	if p.Password != "" {
@@ -48,10 +48,12 @@ func (r *Records) Login(ctx context.Context, a xos.Account, p vom.Proof) (vom.Id
 	}
 	var newHash string
 	if p.NewPassword != "" {
-		// The token is looked at before the costly hash, and again below.
-		err := r.db.View(ctx, func(t kv.Txn) error { return r.needToken(t, a.User, p.Token) })
-		if err != nil {
-			return vom.Identity{}, err
+		var err error
+		if p.Token != "" { // it is looked at before the costly hash, and again below
+			err = r.db.View(ctx, func(t kv.Txn) error { return r.needToken(t, a.User, p.Token) })
+			if err != nil {
+				return vom.Identity{}, err
+			}
 		}
 		if newHash, err = r.hash(ctx, p.NewPassword); err != nil {
 			return vom.Identity{}, err
@@ -66,20 +68,22 @@ func (r *Records) Login(ctx context.Context, a xos.Account, p vom.Proof) (vom.Id
 		if !ok {
 			return wrong()
 		}
-		if p.Token == "" {
-			if u.Password != checked {
-				return wrong() // it was changed meanwhile
-			}
-			return nil
+		if p.Token == "" && u.Password != checked {
+			return wrong() // it was changed meanwhile
 		}
-		if err := r.needToken(t, a.User, p.Token); err != nil {
-			return err
+		if p.Token != "" {
+			if err := r.needToken(t, a.User, p.Token); err != nil {
+				return err
+			}
 		}
 		if newHash != "" {
 			u.Password = newHash
 			if err := write(t, keyUser(a.User), u); err != nil {
 				return err
 			}
+		}
+		if p.Token == "" {
+			return nil
 		}
 		return t.Delete([]byte(tokenKey(a.User, p.Token)))
 	})

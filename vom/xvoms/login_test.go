@@ -3,8 +3,10 @@ package xvoms_test
 import (
 	"context"
 	"errors"
+	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -246,6 +248,47 @@ func TestNewPassword(t *testing.T) {
 	}
 	if _, err := f.Login(ctx, alice, vom.Proof{Password: right}); err != nil {
 		t.Errorf("with the password just set: %v", err)
+	}
+	// She changes it herself, who knows the old one; nobody else does.
+	const next = "another password"
+	for _, c := range []struct {
+		name, password, new string
+		want                xos.Kind
+	}{
+		{"by a guess", "wrong password", next, xos.Permission},
+		{"to the same", right, right, xos.Invalid},
+		{"to a short one", right, "short", xos.Invalid},
+		{"to a long one", right, strings.Repeat("x", 300), xos.Invalid},
+	} {
+		if _, err := f.Login(ctx, alice, vom.Proof{Password: c.password, NewPassword: c.new}); !xos.Is(err, c.want) {
+			t.Errorf("%s: %v", c.name, err)
+		}
+		if _, err := f.Login(ctx, alice, vom.Proof{Password: right}); err != nil {
+			t.Errorf("%s: the old one serves no more: %v", c.name, err)
+		}
+	}
+	if _, err := f.Login(ctx, alice, vom.Proof{Password: right, NewPassword: next}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.Login(ctx, alice, vom.Proof{Password: right}); !xos.Is(err, xos.Permission) {
+		t.Errorf("the old one: %v", err)
+	}
+	if _, err := f.Login(ctx, alice, vom.Proof{Password: next}); err != nil {
+		t.Errorf("the new one: %v", err)
+	}
+	// Of two who change it at once, one does.
+	var wg sync.WaitGroup
+	var changed atomic.Int32
+	for i := range 2 {
+		wg.Go(func() {
+			if _, err := f.Login(ctx, alice, vom.Proof{Password: next, NewPassword: next + strconv.Itoa(i)}); err == nil {
+				changed.Add(1)
+			}
+		})
+	}
+	wg.Wait()
+	if changed.Load() != 1 {
+		t.Errorf("%d of two changed it", changed.Load())
 	}
 }
 

@@ -207,7 +207,8 @@ type IssueRequest struct {
 	Password string `protobuf:"bytes,2,opt,name=password,proto3" json:"password,omitempty"`
 	Token    string `protobuf:"bytes,3,opt,name=token,proto3" json:"token,omitempty"`
 	Csr      []byte `protobuf:"bytes,4,opt,name=csr,proto3" json:"csr,omitempty"` // PKCS #10 DER: proves possession of the key (ed25519)
-	// New password, set together with a token's first use; empty: unchanged.
+	// New password, set together with a token's first use, or with the old one;
+	// empty: unchanged.
 	NewPassword   string `protobuf:"bytes,5,opt,name=new_password,json=newPassword,proto3" json:"new_password,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
