@@ -1,0 +1,84 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/xtreemos/xos/test/story"
+)
+
+// TestRootPrograms: what else opens sessions on a machine does it for a grid user
+// too, while she is logged in: sudo, su, cron, and systemd's manager for her.
+// Where she is not, none does.
+func TestRootPrograms(t *testing.T) {
+	ctx, g := needGrid(t)
+	ctx, cancel := context.WithTimeout(ctx, 4*time.Minute)
+	defer cancel()
+	newMember(ctx, t, g, "nora", "lab")
+	node := g.Node("node1")
+	root := func(command string, status int, texts ...string) {
+		t.Helper()
+		out, got, err := story.Run(ctx, node, "root", command)
+		if err != nil || got != status {
+			t.Errorf("%s: status %d, want %d (%v)\n%s", command, got, status, err, out)
+		}
+		for _, text := range texts {
+			if !strings.Contains(out, text) {
+				t.Errorf("%s: the output lacks %q\n%s", command, text, out)
+			}
+		}
+	}
+	// Who is not logged in cannot be joined: what asks for a session all the same
+	// is ended.
+	root("getent passwd nora@lab", 0) // she has a uid, as after any try
+	for _, c := range []string{"sudo -u nora@lab true", "su - nora@lab -c true", "pamtester cron nora@lab acct_mgmt open_session"} {
+		if out, status, err := story.Run(ctx, node, "root", c); err != nil || status == 0 {
+			t.Errorf("without a session, %s: status %d (%v)\n%s", c, status, err, out)
+		}
+	}
+	root("journalctl -q --no-pager -u xos-node", 0, "nora@lab has no session here that this one could join (log in by ssh, or with the grid password)")
+	sh, err := g.Node("client").Shell(ctx, "su", "-l", "nora")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer sh.Close()
+	if _, err := sh.Enter(ctx, "ssh nora@lab@node1"); err != nil {
+		t.Fatal(err)
+	}
+	within := func(command, text string) {
+		t.Helper()
+		if r := do(ctx, t, sh, command); !strings.Contains(r.Output, text) {
+			t.Errorf("%s: the output lacks %q: %s", command, text, r.Output)
+		}
+	}
+	within("echo '* * * * * id -un >~/cron; sync ~/cron' | crontab - && crontab -l", "sync ~/cron")
+
+	t.Run("sudo", func(t *testing.T) {
+		root("sudo -u nora@lab sh -c 'id -un; id -Gn; findmnt -no FSTYPE -T ~nora@lab'", 0, "nora@lab", "lab")
+		within("sudo -n id; echo status $?", "status 1")
+		root("echo '%lab ALL=(root) NOPASSWD: /usr/bin/id' >/etc/sudoers.d/lab && chmod 440 /etc/sudoers.d/lab && visudo -cq", 0)
+		defer root("rm /etc/sudoers.d/lab", 0)
+		within("sudo -n id -u; echo status $?", "0\nstatus 0")
+		within("sudo -n true; echo status $?", "status 1")
+	})
+	t.Run("su", func(t *testing.T) {
+		root("su - nora@lab -c 'id -un; pwd; xos whoami | head -1'", 0, "nora@lab", "/home/xos/lab/nora")
+	})
+	t.Run("systemd", func(t *testing.T) {
+		root("loginctl list-sessions --no-legend", 0, "nora@lab")
+		root("systemctl is-active user@$(id -u nora@lab)", 0, "active")
+		within("systemctl --user is-active basic.target", "active")
+		within("systemd-run --user -q --wait --pipe id -un", "nora@lab")
+	})
+	eventually(t, 80*time.Second, "cron runs hers", func() error {
+		if r := do(ctx, t, sh, "cat ~/cron"); !strings.Contains(r.Output, "nora@lab") {
+			out, _, _ := story.Run(ctx, node, "root", "journalctl -q --no-pager -n 20 -t CRON -u cron")
+			return fmt.Errorf("%s\n%s", r.Output, out)
+		}
+		return nil
+	})
+	do(ctx, t, sh, "crontab -r")
+}
