@@ -102,7 +102,7 @@ func newStage(t *testing.T) *stage {
 func (s *stage) start() {
 	s.Helper()
 	var err error
-	s.accounts, err = account.Open(account.Config{Dir: filepath.Join(s.dir, "state"), Etc: filepath.Join(s.dir, "etc"), Quarantine: s.quarantine, First: s.first, Last: s.last}, time.Now)
+	s.accounts, err = account.Open(account.Config{Dir: filepath.Join(s.dir, "state"), Etc: filepath.Join(s.dir, "etc"), Quarantine: s.quarantine, First: s.first, Last: s.last}, s.now)
 	if err != nil {
 		s.Fatal(err)
 	}
