@@ -32,6 +32,10 @@ type config struct {
 	UserValidity duration `toml:"user_validity"`
 	// Offline is how long machines may decide without news from the core.
 	Offline duration `toml:"offline"`
+	// AuditKeep is how long entries of the audit log are kept at least, "0s"
+	// for ever; AuditJournal tells the system's journal of each.
+	AuditKeep    duration `toml:"audit_keep"`
+	AuditJournal bool     `toml:"audit_journal"`
 	// Etcd are the endpoints of an etcd cluster, "https://host:2379", that
 	// holds the records in place of the embedded store; EtcdCert, EtcdKey and
 	// EtcdCA are PEM files.
@@ -58,7 +62,7 @@ func defaults() (config, error) {
 	return config{
 		Name: name, State: "/var/lib/xos/core", Socket: "/run/xos/core.sock",
 		Listen: ":7443", ListenBus: ":7442", ListenMRC: ":7446",
-		UserValidity: duration{12 * time.Hour}, Offline: duration{24 * time.Hour},
+		UserValidity: duration{12 * time.Hour}, Offline: duration{24 * time.Hour}, AuditJournal: true,
 	}, nil
 }
 
@@ -97,6 +101,9 @@ func (c config) validate() error {
 	}
 	if c.Offline.Duration < time.Second {
 		return xos.Errorf(xos.Invalid, "offline = %v is too short", c.Offline)
+	}
+	if c.AuditKeep.Duration != 0 && c.AuditKeep.Duration < 24*time.Hour {
+		return xos.Errorf(xos.Invalid, "audit_keep = %v is too short: at least 24h, or 0s", c.AuditKeep)
 	}
 	if len(c.Etcd) > 0 && (c.EtcdCert == "" || c.EtcdKey == "" || c.EtcdCA == "") {
 		return xos.Errorf(xos.Invalid, "etcd needs etcd_cert, etcd_key and etcd_ca")

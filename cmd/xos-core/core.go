@@ -14,6 +14,7 @@ import (
 
 	"github.com/coreos/go-systemd/v22/activation"
 	"github.com/coreos/go-systemd/v22/daemon"
+	"github.com/coreos/go-systemd/v22/journal"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/xtreemos/xos"
@@ -47,7 +48,11 @@ func run(ctx context.Context, cfg config, log *slog.Logger) error {
 		return err
 	}
 	defer db.Close()
-	history, err := audit.Open(filepath.Join(cfg.State, "audit.log"))
+	var told *audit.Journal
+	if cfg.AuditJournal {
+		told = audit.NewJournal(journal.Send, log)
+	}
+	history, err := audit.Open(filepath.Join(cfg.State, "audit.log"), audit.Keep(cfg.AuditKeep.Duration), audit.To(told))
 	if err != nil {
 		return err
 	}
@@ -103,6 +108,7 @@ func run(ctx context.Context, cfg config, log *slog.Logger) error {
 	})
 	group.Go(func() error { return peers.run(ctx) })
 	group.Go(func() error { return serveAdmin(ctx, cfg, mux) })
+	group.Go(func() error { return told.Run(ctx) })
 	group.Go(func() error { return records.Run(ctx) })
 	group.Go(func() error { return jobs.Run(ctx) })
 	group.Go(func() error { return own.run(ctx, log) })

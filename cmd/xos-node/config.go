@@ -59,6 +59,10 @@ type config struct {
 	State string `toml:"state"`
 	Run   string `toml:"run"`
 	Trust string `toml:"trust"`
+	// AuditKeep is how long entries of this machine's audit log are kept at
+	// least, "0s" for ever; AuditJournal tells the system's journal of each.
+	AuditKeep    duration `toml:"audit_keep"`
+	AuditJournal bool     `toml:"audit_journal"`
 	// Supervisor is the program that runs a job.
 	Supervisor string `toml:"supervisor"`
 }
@@ -75,6 +79,7 @@ func defaults() config {
 	return config{
 		Core: "localhost:7443", Listen: ":7444", VOs: []xos.VOName{"*"}, Shell: "/bin/bash", Linger: duration{time.Minute},
 		Idle: duration{2160 * time.Hour}, Quarantine: duration{720 * time.Hour},
+		AuditKeep: duration{8760 * time.Hour}, AuditJournal: true,
 		Homes: "/home/xos", State: "/var/lib/xos/node", Run: "/run/xos", Trust: machine.TrustDir, Supervisor: "/usr/libexec/xos/xos-job",
 	}
 }
@@ -146,6 +151,9 @@ func (c config) validate() error {
 	}
 	if c.Quarantine.Duration != 0 && c.Quarantine.Duration < time.Hour {
 		return xos.Errorf(xos.Invalid, "quarantine = %v is too short: at least 1h, or 0s", c.Quarantine)
+	}
+	if c.AuditKeep.Duration != 0 && c.AuditKeep.Duration < 24*time.Hour {
+		return xos.Errorf(xos.Invalid, "audit_keep = %v is too short: at least 24h, or 0s", c.AuditKeep)
 	}
 	_, err := c.decider(func() vom.Bundle { return vom.Bundle{} })
 	return err

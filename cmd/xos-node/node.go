@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
+	"github.com/coreos/go-systemd/v22/journal"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/xtreemos/xos"
@@ -91,7 +92,11 @@ func node(ctx context.Context, cfg config, keeper *trust.Keeper, log *slog.Logge
 	if err != nil || name == "" {
 		return err
 	}
-	history, err := audit.Open(filepath.Join(cfg.State, "audit.log"))
+	var told *audit.Journal
+	if cfg.AuditJournal {
+		told = audit.NewJournal(journal.Send, log)
+	}
+	history, err := audit.Open(filepath.Join(cfg.State, "audit.log"), audit.Keep(cfg.AuditKeep.Duration), audit.To(told))
 	if err != nil {
 		return err
 	}
@@ -140,6 +145,7 @@ func node(ctx context.Context, cfg config, keeper *trust.Keeper, log *slog.Logge
 
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return wire.Serve(ctx, shim, sessions, log) })
+	group.Go(func() error { return told.Run(ctx) })
 	group.Go(func() error { return sessions.Run(ctx) })
 	keeper.OnChange(sessions.Changed)
 	group.Go(func() error {

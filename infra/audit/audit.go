@@ -3,18 +3,22 @@
 // line before it, so that a line cannot be changed, removed or put in between
 // without breaking the chain. An entry is on the disk when Append returns.
 //
-// The chain shows tampering to whoever has the hash of a later line; keep
-// Head elsewhere (the journal, another machine) to know that the end was not
-// cut off.
+// The chain shows tampering to whoever has the hash of a later line; a Journal
+// keeps them elsewhere, so that one knows whether the end was cut off.
+//
+// A file that has become large is put aside under the number of its last
+// entry, and the chain goes on in a new one:
+//
+//	audit.log.00000000000000081236
+//	audit.log.00000000000000163018
+//	audit.log
 package audit
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -72,66 +76,97 @@ var zero = strings.Repeat("0", 2*sha256.Size)
 // Log is an open log; only one process has it open for writing. It is safe
 // for concurrent use.
 type Log struct {
-	path string
-	file *os.File
+	path    string
+	fileMax int64         // bytes at which a file is put aside
+	keep    time.Duration // how long those are kept; 0: for ever
+	journal *Journal
+	now     func() time.Time
 
 	mu      sync.Mutex
 	synced  *sync.Cond
+	file    *os.File
 	seq     uint64 // of the last line
 	durable uint64 // seq up to which the disk has it
 	size    int64
+	limit   int64 // size at which the next file is tried
 	prev    string
 	syncing bool
 	broken  error
 }
 
+// Option changes how a log is kept.
+type Option func(*Log)
+
+// FileMax puts files aside at that many bytes; 64 MiB without it.
+func FileMax(bytes int64) Option { return func(l *Log) { l.fileMax = bytes } }
+
+// Keep removes files of which every entry is older than d, when the log is
+// opened and when a new file is begun; what was removed is an entry itself.
+// 0, and a log without this option, keeps everything.
+func Keep(d time.Duration) Option { return func(l *Log) { l.keep = d } }
+
+// To tells a journal of each entry that is on the disk.
+func To(j *Journal) Option { return func(l *Log) { l.journal = j } }
+
+// Clock takes the time from now.
+func Clock(now func() time.Time) Option { return func(l *Log) { l.now = now } }
+
 // Open opens the log at path or makes it, readable by its owner only. A last
 // line that a crash cut short, and that was therefore never acknowledged, is
 // removed. xos.Conflict if another process has it open.
-func Open(path string) (*Log, error) {
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_APPEND|unix.O_NOFOLLOW, 0o600)
-	if err != nil {
+func Open(path string, opts ...Option) (*Log, error) {
+	l := &Log{path: path, fileMax: 64 << 20, now: time.Now}
+	for _, o := range opts {
+		o(l)
+	}
+	l.synced = sync.NewCond(&l.mu)
+	l.limit = l.fileMax
+	var err error
+	if l.file, err = os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_APPEND|unix.O_NOFOLLOW, 0o600); err != nil {
 		return nil, err
 	}
-	l := &Log{path: path, file: f}
-	l.synced = sync.NewCond(&l.mu)
 	if err := l.recover(); err != nil {
-		f.Close()
+		l.file.Close()
 		return nil, fmt.Errorf("audit log %s: %w", path, err)
 	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.expire()
 	return l, nil
 }
 
 func (l *Log) recover() error {
-	if err := unix.Flock(int(l.file.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		return xos.Errorf(xos.Conflict, "another process has it open: %w", err)
+	if err := own(l.file, l.path); err != nil {
+		return err
+	}
+	if err := l.undoSplit(); err != nil {
+		return err
 	}
 	end, err := l.file.Seek(0, io.SeekEnd)
 	if err != nil {
 		return err
 	}
-	tail := make([]byte, min(end, 2*maxLine))
-	if _, err := l.file.ReadAt(tail, end-int64(len(tail))); err != nil && !errors.Is(err, io.EOF) {
+	last, whole, err := lastLine(l.file, end)
+	if err != nil {
 		return err
 	}
-	whole := bytes.LastIndexByte(tail, '\n') + 1
-	if torn := len(tail) - whole; torn > 0 {
-		if whole == 0 && end > int64(len(tail)) {
-			return xos.Errorf(xos.Invalid, "its end is no line")
-		}
-		end -= int64(torn)
-		if err := l.file.Truncate(end); err != nil {
+	if whole < end {
+		if err := l.file.Truncate(whole); err != nil {
 			return err
 		}
 		if err := l.file.Sync(); err != nil {
 			return err
 		}
 	}
-	l.size, l.prev = end, zero
+	l.size, l.prev = whole, zero
 	if whole == 0 {
+		if last, err = l.lastAside(); err != nil {
+			return err
+		}
+	}
+	if last == nil {
 		return syncDir(filepath.Dir(l.path))
 	}
-	last := tail[bytes.LastIndexByte(tail[:whole-1], '\n')+1 : whole-1]
 	var e Entry
 	if err := json.Unmarshal(last, &e); err != nil || e.Seq == 0 {
 		return xos.Errorf(xos.Invalid, "its last line is malformed").WithHint("move the file away; audit.Verify says how far it is whole")
@@ -144,26 +179,14 @@ func (l *Log) recover() error {
 // share one fsync. It does not heed the end of ctx: what was decided is
 // written. After a failure of the disk every call fails.
 func (l *Log) Append(_ context.Context, r Record) error {
-	r = bounded(r)
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.broken != nil {
-		return l.broken
-	}
-	line, err := json.Marshal(Entry{Seq: l.seq + 1, Time: time.Now().UTC(), Prev: l.prev, Record: r})
+	l.nextFile()
+	e, hash, err := l.write(bounded(r))
 	if err != nil {
 		return err
 	}
-	if _, err := l.file.Write(append(line, '\n')); err != nil {
-		if cut := l.file.Truncate(l.size); cut != nil {
-			l.broken = xos.Errorf(xos.Unavailable, "audit log %s: %w", l.path, cut)
-		}
-		return xos.Errorf(xos.Unavailable, "audit log %s: %w", l.path, err)
-	}
-	l.seq++
-	l.size += int64(len(line)) + 1
-	l.prev = sum(line)
-	for mine := l.seq; l.durable < mine; {
+	for l.durable < e.Seq {
 		if l.broken != nil {
 			return l.broken
 		}
@@ -171,20 +194,49 @@ func (l *Log) Append(_ context.Context, r Record) error {
 			l.synced.Wait()
 			continue
 		}
-		l.syncing = true
-		upTo := l.seq
-		l.mu.Unlock()
-		err := l.file.Sync()
-		l.mu.Lock()
-		l.syncing = false
-		if err != nil {
-			l.broken = xos.Errorf(xos.Unavailable, "audit log %s: %w", l.path, err)
-		} else {
-			l.durable = upTo
-		}
-		l.synced.Broadcast()
+		l.sync()
 	}
+	l.journal.tell(e, hash)
 	return nil
+}
+
+// write adds a line, which is not yet on the disk.
+func (l *Log) write(r Record) (e Entry, hash string, err error) {
+	if l.broken != nil {
+		return e, "", l.broken
+	}
+	e = Entry{Seq: l.seq + 1, Time: l.now().UTC(), Prev: l.prev, Record: r}
+	line, err := json.Marshal(e)
+	if err != nil {
+		return e, "", err
+	}
+	if _, err := l.file.Write(append(line, '\n')); err != nil {
+		if cut := l.file.Truncate(l.size); cut != nil {
+			l.broken = xos.Errorf(xos.Unavailable, "audit log %s: %w", l.path, cut)
+		}
+		return e, "", xos.Errorf(xos.Unavailable, "audit log %s: %w", l.path, err)
+	}
+	l.seq++
+	l.size += int64(len(line)) + 1
+	l.prev = sum(line)
+	return e, l.prev, nil
+}
+
+// sync brings to the disk what was written, for everybody who waits.
+func (l *Log) sync() {
+	l.syncing = true
+	upTo, file := l.seq, l.file
+	l.mu.Unlock()
+	err := file.Sync()
+	l.mu.Lock()
+	l.syncing = false
+	switch {
+	case err == nil:
+		l.durable = upTo
+	case l.broken == nil:
+		l.broken = xos.Errorf(xos.Unavailable, "audit log %s: %w", l.path, err)
+	}
+	l.synced.Broadcast()
 }
 
 // Head gives the number and the hash of the last line.
@@ -236,13 +288,4 @@ func cut(s string) string {
 func sum(line []byte) string {
 	h := sha256.Sum256(line)
 	return hex.EncodeToString(h[:])
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return d.Sync()
 }

@@ -2,7 +2,9 @@ package audit
 
 import (
 	"encoding/json"
+	"errors"
 	"io"
+	"io/fs"
 	"os"
 	"slices"
 	"strings"
@@ -33,7 +35,7 @@ type Filter struct {
 }
 
 // Query gives the entries that match, oldest first. It reads from the end of
-// the file and only as far as it must. A line that is none is xos.Invalid.
+// the log and only as far as it must. A line that is none is xos.Invalid.
 func (l *Log) Query(f Filter) ([]Entry, error) { return Query(l.path, f) }
 
 // Query is Log.Query for a log that need not be open.
@@ -41,34 +43,56 @@ func Query(path string, f Filter) ([]Entry, error) {
 	if f.Last <= 0 {
 		f.Last = 1000
 	}
-	file, err := os.Open(path)
+	file, older, last, err := openAll(path)
 	if err != nil {
 		return nil, err
 	}
-	defer file.Close()
+	var found []Entry
+	for i := len(older); ; i-- {
+		// All entries of this file are above those of the one before.
+		if i == 0 || f.Before == 0 || last[i-1]+1 < f.Before {
+			if err = f.search(file, &found); err != nil || len(found) >= f.Last {
+				break
+			}
+		}
+		file.Close()
+		if i == 0 {
+			break
+		}
+		if file, err = os.Open(older[i-1]); err != nil {
+			if errors.Is(err, fs.ErrNotExist) { // it expired meanwhile
+				err = nil
+			}
+			break
+		}
+	}
+	file.Close()
+	slices.Reverse(found)
+	return found, err
+}
+
+// search adds what matches in a file, newest first, until there is enough.
+func (f Filter) search(file *os.File, found *[]Entry) error {
 	end, err := file.Seek(0, io.SeekEnd)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if f.Before > 0 {
 		if end, err = seek(file, end, f.Before); err != nil {
-			return nil, err
+			return err
 		}
 	}
-	var found []Entry
-	err = backwards(file, end, func(line []byte) (bool, error) {
+	return backwards(file, end, func(line []byte) (bool, error) {
 		var e Entry
 		if err := json.Unmarshal(line, &e); err != nil {
-			return false, xos.Errorf(xos.Invalid, "audit log %s: a line is malformed: %w", path, err).
+			return false, xos.Errorf(xos.Invalid, "audit log %s: a line is malformed: %w", file.Name(), err).
 				WithHint("xos audit verify says which")
 		}
 		if f.match(e) {
-			found = append(found, e)
+			*found = append(*found, e)
 		}
-		return len(found) < f.Last, nil
+		return len(*found) < f.Last, nil
 	})
-	slices.Reverse(found)
-	return found, err
 }
 
 func (f Filter) match(e Entry) bool {

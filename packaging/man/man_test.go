@@ -40,7 +40,7 @@ func TestPages(t *testing.T) {
 // TestProgramsAgree asks the programs themselves: the flags of a page are those
 // that the program lists, and each key of a page is one that it knows.
 func TestProgramsAgree(t *testing.T) {
-	zero := map[string]string{"string": `""`, "duration": `"1m"`, "integer": "0", "list of strings": "[]", "table of integers": "{}"}
+	zero := map[string]string{"string": `""`, "duration": `"1m"`, "integer": "0", "boolean": "false", "list of strings": "[]", "table of integers": "{}"}
 	for _, p := range pages {
 		if p.Section != "8" {
 			continue // these are of the same programs; cmd/xos tests its own file

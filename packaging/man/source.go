@@ -150,7 +150,7 @@ func keysOf(t *ast.StructType) ([]key, error) {
 func kindOf(t ast.Expr) string {
 	switch t := t.(type) {
 	case *ast.Ident:
-		return map[string]string{"string": "string", "duration": "duration", "int64": "integer", "uint32": "integer"}[t.Name]
+		return map[string]string{"string": "string", "bool": "boolean", "duration": "duration", "int64": "integer", "uint32": "integer"}[t.Name]
 	case *ast.ArrayType:
 		return "list of strings"
 	case *ast.MapType:
