@@ -49,7 +49,7 @@ func run(ctx context.Context, cfg config, log *slog.Logger) error {
 	}
 	defer db.Close()
 	var told *audit.Journal
-	if cfg.AuditJournal {
+	if cfg.AuditJournal && journal.Enabled() {
 		told = audit.NewJournal(journal.Send, log)
 	}
 	history, err := audit.Open(filepath.Join(cfg.State, "audit.log"), audit.Keep(cfg.AuditKeep.Duration), audit.To(told))

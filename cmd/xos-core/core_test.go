@@ -8,7 +8,9 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"fmt"
 	"log/slog"
+	mathrand "math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
@@ -40,14 +42,20 @@ type testCore struct {
 	roots    []*x509.Certificate
 }
 
+// freePort gives an address to listen on. It is none that the kernel gives to
+// connections and to who asks for any: another process could have it before the
+// core does, or while the core is started again.
 func freePort(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for range 100 {
+		address := fmt.Sprint("127.0.0.1:", 10000+mathrand.IntN(20000))
+		if l, err := net.Listen("tcp", address); err == nil {
+			l.Close()
+			return address
+		}
 	}
-	defer l.Close()
-	return l.Addr().String()
+	t.Fatal("no port is free")
+	return ""
 }
 
 func start(t *testing.T, change func(*config)) *testCore {
@@ -58,6 +66,7 @@ func start(t *testing.T, change func(*config)) *testCore {
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
+	cfg.AuditJournal = false // the machine's own
 	cfg.Name, cfg.State, cfg.Socket = "core", filepath.Join(dir, "state"), filepath.Join(dir, "core.sock")
 	cfg.Listen, cfg.ListenBus, cfg.ListenMRC = freePort(t), freePort(t), freePort(t)
 	if change != nil {

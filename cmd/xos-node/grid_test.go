@@ -89,8 +89,8 @@ func (g *grid) prepare() {
 		cp ` + g.dir + `/xos-principals /usr/lib/` + multiarch() + `/
 		printf 'passwd: files xos\ngroup: files xos\nshadow: files\nhosts: files dns\n' >/etc/nsswitch.conf
 		printf '127.0.0.1 localhost core node1\n' >/etc/hosts
-		printf 'name = "core"\n' >/etc/xos/core.toml
-		printf 'core = "localhost:7443"\nlinger = "2s"\n' >/etc/xos/node.toml
+		printf 'name = "core"\naudit_journal = false\n' >/etc/xos/core.toml
+		printf 'core = "localhost:7443"\nlinger = "2s"\naudit_journal = false\n' >/etc/xos/node.toml
 		rm -f /etc/nologin
 		ssh-keygen -q -t ed25519 -N '' -f /etc/ssh/xos_test_host
 		cat >/etc/pam.d/sshd <<END

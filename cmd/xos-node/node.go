@@ -93,7 +93,7 @@ func node(ctx context.Context, cfg config, keeper *trust.Keeper, log *slog.Logge
 		return err
 	}
 	var told *audit.Journal
-	if cfg.AuditJournal {
+	if cfg.AuditJournal && journal.Enabled() {
 		told = audit.NewJournal(journal.Send, log)
 	}
 	history, err := audit.Open(filepath.Join(cfg.State, "audit.log"), audit.Keep(cfg.AuditKeep.Duration), audit.To(told))

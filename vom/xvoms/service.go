@@ -68,7 +68,6 @@ func admin[Req, Resp any](ctx context.Context, s *Service, req *connect.Request[
 			err = xos.Errorf(xos.Unavailable, "it was done, but could not be written to the audit log: %w", aerr)
 		}
 	}
-	s.log.Info("audit", "actor", rec.Actor, "action", rec.Action, "subject", subject, "allowed", rec.Allowed, "reason", rec.Reason)
 	if err != nil {
 		return nil, err
 	}
