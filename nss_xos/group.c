@@ -156,7 +156,7 @@ EXPORT enum nss_status _nss_xos_getgrnam_r(const char *name, struct group *gr, c
 {
 	struct entry e = enter();
 	int err;
-	enum nss_status s = group_by_name(&xos_here, name, gr, (struct room){buf, len}, &err);
+	enum nss_status s = group_by_name(&here, name, gr, (struct room){buf, len}, &err);
 
 	return leave(e, s, err, errnop);
 }
@@ -166,7 +166,7 @@ EXPORT enum nss_status _nss_xos_getgrgid_r(gid_t gid, struct group *gr, char *bu
 {
 	struct entry e = enter();
 	int err;
-	enum nss_status s = group_by_id(&xos_here, gid, gr, (struct room){buf, len}, &err);
+	enum nss_status s = group_by_id(&here, gid, gr, (struct room){buf, len}, &err);
 
 	return leave(e, s, err, errnop);
 }

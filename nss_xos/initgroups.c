@@ -115,7 +115,7 @@ EXPORT enum nss_status _nss_xos_initgroups_dyn(const char *user, gid_t group, lo
 	struct entry e = enter();
 	int err;
 	struct gids out = {groups, start, size, limit};
-	enum nss_status s = groups_of(&xos_here, user, group, out, &err);
+	enum nss_status s = groups_of(&here, user, group, out, &err);
 
 	return leave(e, s, err, errnop);
 }

@@ -129,7 +129,7 @@ EXPORT enum nss_status _nss_xos_getpwnam_r(const char *name, struct passwd *pw, 
 {
 	struct entry e = enter();
 	int err;
-	enum nss_status s = passwd_by_name(&xos_here, name, pw, (struct room){buf, len}, &err);
+	enum nss_status s = passwd_by_name(&here, name, pw, (struct room){buf, len}, &err);
 
 	return leave(e, s, err, errnop);
 }
@@ -139,7 +139,7 @@ EXPORT enum nss_status _nss_xos_getpwuid_r(uid_t uid, struct passwd *pw, char *b
 {
 	struct entry e = enter();
 	int err;
-	enum nss_status s = passwd_by_id(&xos_here, uid, pw, (struct room){buf, len}, &err);
+	enum nss_status s = passwd_by_id(&here, uid, pw, (struct room){buf, len}, &err);
 
 	return leave(e, s, err, errnop);
 }

@@ -3,5 +3,6 @@
  * folder's own files only. */
 #include "../session/shim/xos_client.c"
 #include "../session/shim/xos_fields.c"
+#include "../session/shim/xos_map.c"
 #include "../session/shim/xos_names.c"
 #include "../session/shim/xos_snapshot.c"

@@ -42,7 +42,10 @@ enum next after(enum xos_find f, int local_too);
 enum nss_status ask(const struct xos_place *at, int op, struct xos_out *request,
                     struct xos_reply *reply, int *err);
 
-/* Lookups proper; the exported functions call them with xos_here. */
+/* xos_here, with this process's cache of snapshots. */
+extern const struct xos_place here;
+
+/* Lookups proper; the exported functions call them with here. */
 enum nss_status passwd_by_name(const struct xos_place *at, const char *name, struct passwd *pw,
                                struct room r, int *err);
 enum nss_status passwd_by_id(const struct xos_place *at, uid_t uid, struct passwd *pw,

@@ -5,7 +5,7 @@
 
 #include "xos_shim.h"
 
-const struct xos_place xos_here = {XOS_SOCKET, XOS_SNAP_DIR, 0};
+const struct xos_place xos_here = {XOS_SOCKET, XOS_SNAP_DIR, 0, NULL};
 
 int xos_is_part(const char *s, size_t n)
 {
@@ -25,8 +25,10 @@ static int is_reserved(const char *s, size_t n)
 	static const char names[][12] = XOS_RESERVED;
 	size_t i;
 
+	if (n >= sizeof *names)
+		return 0;
 	for (i = 0; i < sizeof names / sizeof *names; i++)
-		if (strlen(names[i]) == n && memcmp(names[i], s, n) == 0)
+		if (names[i][0] == s[0] && names[i][n] == '\0' && memcmp(names[i], s, n) == 0)
 			return 1;
 	return 0;
 }

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * What the modules share: names, fields, the client of the session service and
- * the reader of snapshots. All of it keeps nothing between calls, so that it
- * is safe in any thread, after any fork and after any change of user; none of
- * it starts threads, handles signals or waits without a deadline. Functions
- * return 0, or -1 with errno set, where nothing else is said.
+ * the reader of snapshots. All of it is safe in any thread, after any fork and
+ * after any change of user: it keeps nothing between calls but mapped
+ * snapshots (xos_map.c), and those without a lock. None of it starts threads,
+ * handles signals or waits without a deadline. Functions return 0, or -1 with
+ * errno set, where nothing else is said.
  */
 #ifndef XOS_SHIM_H
 #define XOS_SHIM_H
@@ -21,8 +22,9 @@ struct xos_place {
 	const char *socket;
 	const char *snapshots;
 	uid_t owner;
+	struct xos_cache *cache; /* of snapshots from there, or NULL */
 };
-extern const struct xos_place xos_here;
+extern const struct xos_place xos_here; /* without a cache */
 
 /* --- names (xos_names.c) ------------------------------------------------ */
 
@@ -94,7 +96,8 @@ int xos_high_fd(int fd);
 struct xos_record {
 	uint32_t kind; /* XOS_SNAP_USER or XOS_SNAP_GROUP */
 	struct xos_in in;
-	unsigned char *body;
+	unsigned char *body;     /* its memory, or NULL: */
+	struct xos_mapped *held; /* it is in this mapping */
 };
 enum xos_find {
 	XOS_FOUND,
@@ -109,5 +112,73 @@ enum xos_find xos_find_name(const struct xos_place *at, const char *vo, size_t v
                             const char *name, struct xos_record *r);
 enum xos_find xos_find_id(const struct xos_place *at, uint32_t id, struct xos_record *r);
 void xos_record_free(struct xos_record *r);
+
+/* --- mapped snapshots (xos_map.c) ---------------------------------------- */
+
+/* How many snapshots are kept, and for how many milliseconds a mapping may
+ * serve before the kernel is asked again whether this process may. */
+#define XOS_CACHED 16
+#define XOS_TRUSTED_MS 100
+/* Groups that a process may have; one with more reads the files. */
+#define XOS_OWN_GROUPS 128
+
+/* Where a snapshot's indexes are. */
+struct xos_index {
+	uint32_t slots, names, ids;
+};
+/* What a snapshot's header says of it. */
+struct xos_header {
+	uint64_t generation;
+	struct xos_index index;
+	const char *vo;
+	size_t vo_len;
+};
+/* A snapshot in memory. All but state and checked stay as they are while one
+ * holds it. */
+struct xos_mapped {
+	uint32_t state;
+	unsigned long checked; /* when it was last opened, in milliseconds */
+	const unsigned char *p;
+	size_t size;
+	dev_t dev;
+	ino_t ino;
+	uid_t owner; /* of the file */
+	gid_t group;
+	uint64_t generation;
+	struct xos_index index;
+	size_t vo_len;
+	char vo[XOS_MAX_NAME];
+};
+/* All zero, it is empty. */
+struct xos_cache {
+	unsigned long filling; /* since when a thread maps a snapshot, or 0 */
+	uint32_t turn;
+	size_t bytes;
+	struct xos_mapped mapped[XOS_CACHED];
+};
+/* Whose right a lookup goes by: the ids of the calling thread, each asked for
+ * once and only if need be. All zero, none is known. */
+struct xos_ids {
+	int known, n;
+	uid_t user;
+	gid_t group, groups[XOS_OWN_GROUPS];
+};
+
+struct stat;
+/* Gives a VO's mapping, or the one at a place: one that its writer has not
+ * given up and that the caller has the right to read. NULL if there is none;
+ * xos_let_go must follow otherwise. */
+struct xos_mapped *xos_hold(struct xos_cache *c, const char *vo, size_t vo_len,
+                            struct xos_ids *who);
+struct xos_mapped *xos_hold_at(struct xos_cache *c, unsigned i, struct xos_ids *who);
+void xos_let_go(struct xos_mapped *m);
+/* Whether it was opened so lately that it need not be now. */
+int xos_is_fresh(const struct xos_mapped *m);
+/* Whether st, of the file opened just now, is that of the mapping, which is
+ * then fresh; otherwise nobody gets it any more. */
+int xos_is_same(struct xos_mapped *m, const struct stat *st);
+/* Maps a snapshot and holds it; NULL if that is not possible or wise. */
+struct xos_mapped *xos_keep(struct xos_cache *c, int fd, const struct stat *st,
+                            const struct xos_header *h, struct xos_ids *who);
 
 #endif

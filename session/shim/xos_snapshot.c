@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
- * Reads a VO's snapshot, a few bytes of it for each lookup. Nothing in the
- * file is believed: every read is bounded by the file's end, which pread
- * itself enforces, and every record is read as a reply from a socket is. */
+ * Reads a VO's snapshot, a few bytes of it for each lookup: from a mapping
+ * that is kept (xos_map.c), or else with pread. Nothing in the file is
+ * believed: every read is bounded by the file's end, and every record is read
+ * as a reply from a socket is. */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
@@ -24,62 +25,122 @@
 #define CHUNK 8
 
 struct snapshot {
+	struct xos_mapped *held; /* or NULL, and then */
 	int fd;
-	uint32_t slots, names, ids;
+	struct xos_index index;
 };
 
+static void leave(const struct snapshot *s)
+{
+	if (s->held != NULL)
+		xos_let_go(s->held);
+	else
+		close(s->fd);
+}
+
 /* Whether all of p[0..n) could be read. */
-static int read_at(int fd, void *p, size_t n, uint32_t offset)
+static int read_at(const struct snapshot *s, void *p, size_t n, uint32_t offset)
 {
 	ssize_t k;
 
+	if (s->held != NULL) {
+		if (offset > s->held->size || n > s->held->size - offset)
+			return 0;
+		memcpy(p, s->held->p + offset, n);
+		return 1;
+	}
 	do
-		k = pread(fd, p, n, (off_t)offset);
+		k = pread(s->fd, p, n, (off_t)offset);
 	while (k < 0 && errno == EINTR);
 	return k >= 0 && (size_t)k == n;
 }
 
-static int check_header(struct snapshot *s, const char *vo, size_t vo_len, off_t size)
+/* Reads the header of a file of this size, which must be that of h->vo. */
+static int read_header(int fd, struct xos_header *h, off_t size)
 {
-	unsigned char h[XOS_SNAP_HEADER];
+	const struct snapshot s = {.fd = fd};
+	unsigned char b[XOS_SNAP_HEADER];
 	uint64_t index;
 
-	if (!read_at(s->fd, h, sizeof h, 0) || memcmp(h, XOS_SNAP_MAGIC, 8) != 0 ||
-	    xos_le32(h + 8) != XOS_SNAP_VERSION || xos_le32(h + 12) != size ||
-	    xos_le32(h + 44) != vo_len || memcmp(h + 48, vo, vo_len) != 0)
+	if (!read_at(&s, b, sizeof b, 0) || memcmp(b, XOS_SNAP_MAGIC, 8) != 0 ||
+	    xos_le32(b + 8) != XOS_SNAP_VERSION || xos_le32(b + 12) != size ||
+	    xos_le32(b + 44) != h->vo_len || memcmp(b + 48, h->vo, h->vo_len) != 0)
 		return 0;
-	s->slots = xos_le32(h + 32);
-	s->names = xos_le32(h + 36);
-	s->ids = xos_le32(h + 40);
-	index = (uint64_t)s->slots * 8;
-	return s->slots != 0 && (s->slots & (s->slots - 1)) == 0 &&
-	       s->names + index <= (uint64_t)size && s->ids + index <= (uint64_t)size;
+	memcpy(&h->generation, b + XOS_SNAP_GENERATION, sizeof h->generation);
+	h->index = (struct xos_index){xos_le32(b + 32), xos_le32(b + 36), xos_le32(b + 40)};
+	index = (uint64_t)h->index.slots * 8;
+	return h->index.slots != 0 && (h->index.slots & (h->index.slots - 1)) == 0 &&
+	       h->index.names + index <= (uint64_t)size && h->index.ids + index <= (uint64_t)size;
 }
 
-/* Opens a VO's snapshot; s->fd must be closed after XOS_FOUND. */
-static enum xos_find open_snapshot(const struct xos_place *at, const char *vo, size_t vo_len,
-                                   struct snapshot *s)
+/* Opens a VO's snapshot, if it is a file that is what it should be. */
+static enum xos_find open_file(const struct xos_place *at, const char *vo, size_t vo_len, int *fd,
+                               struct stat *st)
 {
 	char path[256];
-	struct stat st;
-	int n;
+	int n = snprintf(path, sizeof path, "%s/" XOS_SNAP_PREFIX "%.*s" XOS_SNAP_SUFFIX,
+	                 at->snapshots, (int)vo_len, vo);
 
-	n = snprintf(path, sizeof path, "%s/" XOS_SNAP_PREFIX "%.*s" XOS_SNAP_SUFFIX,
-	             at->snapshots, (int)vo_len, vo);
 	if (n < 0 || (size_t)n >= sizeof path)
 		return XOS_ABSENT;
-	s->fd = xos_high_fd(open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY));
-	if (s->fd < 0)
+	*fd = xos_high_fd(open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY));
+	if (*fd < 0)
 		return errno == ENOENT || errno == ENOTDIR ? XOS_ABSENT
 		       : errno == EACCES || errno == EPERM ? XOS_BARRED
 		                                           : XOS_BROKEN;
-	if (fstat(s->fd, &st) == 0 && S_ISREG(st.st_mode) &&
-	    (st.st_uid == at->owner || st.st_uid == OVERFLOW_UID) &&
-	    (st.st_mode & (S_IWGRP | S_IWOTH)) == 0 && st.st_size <= (off_t)XOS_SNAP_MAX &&
-	    check_header(s, vo, vo_len, st.st_size))
+	if (fstat(*fd, st) == 0 && S_ISREG(st->st_mode) &&
+	    (st->st_uid == at->owner || st->st_uid == OVERFLOW_UID) &&
+	    (st->st_mode & (S_IWGRP | S_IWOTH)) == 0 && st->st_size <= (off_t)XOS_SNAP_MAX)
 		return XOS_FOUND;
-	close(s->fd);
+	close(*fd);
 	return XOS_BROKEN;
+}
+
+/* Reaches a VO's snapshot in the file, and the mapping `held` of it if that is
+ * one: its owner lets go of it. */
+static enum xos_find reach_file(const struct xos_place *at, const char *vo, size_t vo_len,
+                                struct xos_mapped *held, struct xos_ids *who,
+                                struct snapshot *s)
+{
+	struct xos_header h = {.vo = vo, .vo_len = vo_len};
+	enum xos_find f;
+	struct stat st;
+
+	f = open_file(at, vo, vo_len, &s->fd, &st);
+	s->held = NULL;
+	if (f == XOS_FOUND && held != NULL && xos_is_same(held, &st)) {
+		close(s->fd);
+		s->held = held;
+		s->index = held->index;
+		return XOS_FOUND;
+	}
+	if (held != NULL)
+		xos_let_go(held);
+	if (f != XOS_FOUND)
+		return f;
+	if (!read_header(s->fd, &h, st.st_size)) {
+		close(s->fd);
+		return XOS_BROKEN;
+	}
+	s->index = h.index;
+	if (at->cache != NULL)
+		s->held = xos_keep(at->cache, s->fd, &st, &h, who);
+	if (s->held != NULL)
+		close(s->fd);
+	return XOS_FOUND;
+}
+
+/* Reaches a VO's snapshot; leave must follow XOS_FOUND. */
+static enum xos_find reach(const struct xos_place *at, const char *vo, size_t vo_len,
+                           struct xos_ids *who, struct snapshot *s)
+{
+	struct xos_mapped *m = at->cache != NULL ? xos_hold(at->cache, vo, vo_len, who) : NULL;
+
+	if (m == NULL || !xos_is_fresh(m))
+		return reach_file(at, vo, vo_len, m, who, s);
+	s->held = m;
+	s->index = m->index;
+	return XOS_FOUND;
 }
 
 static int read_record(const struct snapshot *s, uint32_t offset, struct xos_record *r)
@@ -87,23 +148,27 @@ static int read_record(const struct snapshot *s, uint32_t offset, struct xos_rec
 	unsigned char h[8];
 	uint32_t n;
 
-	if (!read_at(s->fd, h, sizeof h, offset))
+	if (offset > UINT32_MAX - sizeof h || !read_at(s, h, sizeof h, offset))
 		return 0;
+	offset += sizeof h;
 	n = xos_le32(h + 4);
 	if (n > XOS_MAX_BODY)
 		return 0;
 	r->kind = xos_le32(h);
-	r->body = malloc(n > 0 ? n : 1);
+	r->body = NULL;
+	r->held = NULL;
+	r->in = (struct xos_in){NULL, n, 0};
+	if (s->held != NULL) {
+		r->in.p = s->held->p + offset;
+		return n <= s->held->size - offset;
+	}
+	r->in.p = r->body = malloc(n > 0 ? n : 1);
 	if (r->body == NULL)
 		return 0;
-	if (!read_at(s->fd, r->body, n, offset + sizeof h)) {
-		xos_record_free(r);
-		return 0;
-	}
-	r->in.p = r->body;
-	r->in.left = n;
-	r->in.bad = 0;
-	return 1;
+	if (read_at(s, r->body, n, offset))
+		return 1;
+	xos_record_free(r);
+	return 0;
 }
 
 /* Whether the record is the one that was asked for: a key may be another
@@ -121,18 +186,18 @@ static int is_wanted(const struct xos_record *r, const char *name, uint32_t id)
 
 /* Looks in the index at `base` for a record of this name or, without one, of
  * this id. */
-static enum xos_find find(const struct snapshot *s, uint32_t base, uint32_t key, const char *name,
-                          struct xos_record *r)
+static enum xos_find look_up(const struct snapshot *s, uint32_t base, uint32_t key,
+                             const char *name, struct xos_record *r)
 {
-	uint32_t h = key * XOS_SNAP_MIX, slot = h ^ h >> 16, seen = 0;
+	uint32_t h = key * XOS_SNAP_MIX, slot = h ^ h >> 16, slots = s->index.slots, seen = 0;
 
-	while (seen < s->slots && seen < XOS_SNAP_RUN) {
+	while (seen < slots && seen < XOS_SNAP_RUN) {
 		unsigned char b[CHUNK * 8];
-		uint32_t first = (slot + seen) & (s->slots - 1), i, n = s->slots - first;
+		uint32_t first = (slot + seen) & (slots - 1), i, n = slots - first;
 
 		if (n > CHUNK)
 			n = CHUNK;
-		if (!read_at(s->fd, b, n * 8, base + first * 8))
+		if (!read_at(s, b, n * 8, base + first * 8))
 			return XOS_BROKEN;
 		for (i = 0; i < n; i++, seen++) {
 			uint32_t offset = xos_le32(b + i * 8 + 4);
@@ -151,6 +216,21 @@ static enum xos_find find(const struct snapshot *s, uint32_t base, uint32_t key,
 	return XOS_MISS;
 }
 
+/* Looks for a name or, without one, an id, and leaves the snapshot: what is
+ * found in a mapping goes on holding it. */
+static enum xos_find find(const struct snapshot *s, const char *name, uint32_t key,
+                          struct xos_record *r)
+{
+	enum xos_find f =
+		look_up(s, name != NULL ? s->index.names : s->index.ids, key, name, r);
+
+	if (f == XOS_FOUND && s->held != NULL)
+		r->held = s->held;
+	else
+		leave(s);
+	return f;
+}
+
 static uint32_t name_key(const char *name)
 {
 	uint32_t h = 2166136261u;
@@ -163,14 +243,11 @@ static uint32_t name_key(const char *name)
 enum xos_find xos_find_name(const struct xos_place *at, const char *vo, size_t vo_len,
                             const char *name, struct xos_record *r)
 {
+	struct xos_ids who = {.known = 0};
 	struct snapshot s;
-	enum xos_find f = open_snapshot(at, vo, vo_len, &s);
+	enum xos_find f = reach(at, vo, vo_len, &who, &s);
 
-	if (f != XOS_FOUND)
-		return f;
-	f = find(&s, s.names, name_key(name), name, r);
-	close(s.fd);
-	return f;
+	return f == XOS_FOUND ? find(&s, name, name_key(name), r) : f;
 }
 
 /* The VO of a snapshot's file name; its length is 0 if it is none. */
@@ -185,7 +262,9 @@ static size_t vo_of_file(const char *file, const char **vo)
 	return xos_is_part(*vo, n - around) ? n - around : 0;
 }
 
-enum xos_find xos_find_id(const struct xos_place *at, uint32_t id, struct xos_record *r)
+/* Looks for an id in all snapshots that this process may read. */
+static enum xos_find find_id(const struct xos_place *at, uint32_t id, struct xos_ids *who,
+                             struct xos_record *r)
 {
 	enum xos_find result = XOS_ABSENT;
 	struct dirent *e;
@@ -209,11 +288,9 @@ enum xos_find xos_find_id(const struct xos_place *at, uint32_t id, struct xos_re
 		if (n == 0)
 			continue;
 		seen++;
-		f = open_snapshot(at, vo, n, &s);
-		if (f == XOS_FOUND) {
-			f = find(&s, s.ids, id, NULL, r);
-			close(s.fd);
-		}
+		f = reach(at, vo, n, who, &s);
+		if (f == XOS_FOUND)
+			f = find(&s, NULL, id, r);
 		/* What is broken stays known, unless another VO has the id. */
 		if (f == XOS_FOUND || result != XOS_BROKEN)
 			result = f;
@@ -222,8 +299,32 @@ enum xos_find xos_find_id(const struct xos_place *at, uint32_t id, struct xos_re
 	return result;
 }
 
+enum xos_find xos_find_id(const struct xos_place *at, uint32_t id, struct xos_record *r)
+{
+	struct xos_ids who = {.known = 0};
+	unsigned i;
+
+	/* No id is in two VOs. */
+	for (i = 0; at->cache != NULL && i < XOS_CACHED; i++) {
+		struct snapshot s = {.held = xos_hold_at(at->cache, i, &who)};
+
+		if (s.held == NULL)
+			continue;
+		s.index = s.held->index;
+		if (!xos_is_fresh(s.held))
+			leave(&s);
+		else if (find(&s, NULL, id, r) == XOS_FOUND)
+			return XOS_FOUND;
+	}
+	return find_id(at, id, &who, r);
+}
+
 void xos_record_free(struct xos_record *r)
 {
-	free(r->body);
+	if (r->held != NULL)
+		xos_let_go(r->held);
+	else
+		free(r->body);
+	r->held = NULL;
 	r->body = NULL;
 }

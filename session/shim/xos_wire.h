@@ -120,21 +120,23 @@
 #define XOS_MAX_MEMBERS 8192u
 
 /* Snapshots: what the machine knows of one VO's accounts, in a file that is
- * complete when it appears (by rename), is never written again, and can be
- * read by root and the VO's members only (mode 0640, group: the VO's gid).
- * There is one for every VO that the machine serves, an empty one too: that a
- * name is no VO's is seen from there being no file.
+ * complete when it appears (by rename) and can be read by root and the VO's
+ * members only (mode 0640, group: the VO's gid). There is one for every VO
+ * that the machine serves, an empty one too: that a name is no VO's is seen
+ * from there being no file.
  *
- * A snapshot is read with pread, and anew for each lookup: the kernel decides
- * each time whether this caller may, no state is left in the process to go
- * stale, to leak over a change of user, or to need a lock when a thread forks,
- * and a truncated file is a short read instead of a SIGBUS.
+ * Nothing of it ever changes but the generation, which its writer makes 0
+ * before another takes its place, and before it is removed: so readers may
+ * keep it mapped (xos_map.c), and look at that word for whether it is still
+ * the one. It never becomes shorter, which would be a SIGBUS in every process
+ * that has it mapped: only root may write it, and of root's only xos-node
+ * does.
  *
  *   offset size
  *        0    8  magic       XOS_SNAP_MAGIC
  *        8    4  version     XOS_SNAP_VERSION
  *       12    4  size        of the whole file, at most XOS_SNAP_MAX
- *       16    8  generation  grows with every snapshot of this VO
+ *       16    8  generation  grows with every snapshot of this VO; 0: given up
  *       24    4  users       how many records of users
  *       28    4  groups      how many records of groups
  *       32    4  slots       of each index: a power of two, more than
@@ -162,6 +164,7 @@
 #define XOS_SNAP_MAGIC "XOSSNAP\n"
 #define XOS_SNAP_VERSION 1
 #define XOS_SNAP_HEADER 80
+#define XOS_SNAP_GENERATION 16 /* its offset */
 #define XOS_SNAP_MAX 0x40000000u
 #define XOS_SNAP_MIX 0x9e3779b1u
 #define XOS_SNAP_RUN 4096u

@@ -6,6 +6,7 @@ import (
 	"math/bits"
 	"os"
 	"path/filepath"
+	"syscall"
 
 	"github.com/xtreemos/xos"
 )
@@ -15,6 +16,7 @@ const (
 	snapMagic   = "XOSSNAP\n"
 	snapVersion = 1
 	snapHeader  = 80
+	snapGen     = 16 // offset of the generation
 	snapMax     = 1 << 30
 	snapMix     = 0x9e3779b1
 	snapUser    = 1
@@ -23,7 +25,8 @@ const (
 
 // Snapshot is all that lookups may say of one VO's accounts on this machine.
 type Snapshot struct {
-	VO         xos.VOName
+	VO xos.VOName
+	// Generation is not 0, and grows.
 	Generation uint64
 	// GID is the gid of the VO's own group: its members may read the file.
 	GID   uint32
@@ -51,9 +54,24 @@ func SnapshotPath(dir string, vo xos.VOName) string {
 	return filepath.Join(dir, "vo-"+string(vo)+".snap")
 }
 
+// giveUp makes processes that have the VO's snapshot mapped look for another
+// one. Where that fails they do so only after XOS_TRUSTED_MS (xos_shim.h); so
+// what comes next must be done in any case, and an error would help nobody.
+func giveUp(dir string, vo xos.VOName) {
+	f, err := os.OpenFile(SnapshotPath(dir, vo), os.O_WRONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return
+	}
+	defer f.Close()
+	if st, err := f.Stat(); err == nil && st.Mode().IsRegular() && st.Size() >= snapHeader {
+		f.WriteAt(make([]byte, 8), snapGen)
+	}
+}
+
 // RemoveSnapshot makes dir say that the VO is not served; it is no error if it
 // was not.
 func RemoveSnapshot(dir string, vo xos.VOName) error {
+	giveUp(dir, vo)
 	if err := os.Remove(SnapshotPath(dir, vo)); err != nil && !os.IsNotExist(err) {
 		return xos.Errorf(xos.Internal, "removing the snapshot of %s: %w", vo, err)
 	}
@@ -85,6 +103,7 @@ func WriteSnapshot(dir string, s Snapshot) error {
 		func() error { return f.Chmod(0o640) },
 		func() error { _, err := f.Write(b); return err },
 		f.Close,
+		func() error { giveUp(dir, s.VO); return nil },
 		func() error { return os.Rename(f.Name(), path) },
 	} {
 		if err := step(); err != nil {
@@ -136,7 +155,7 @@ func (s Snapshot) encode() ([]byte, error) {
 	le := binary.LittleEndian
 	le.PutUint32(h[8:], snapVersion)
 	le.PutUint32(h[12:], uint32(len(e.b)))
-	le.PutUint64(h[16:], s.Generation)
+	le.PutUint64(h[snapGen:], s.Generation)
 	le.PutUint32(h[24:], uint32(len(s.Users)))
 	le.PutUint32(h[28:], uint32(len(s.Groups)))
 	le.PutUint32(h[32:], slots)

@@ -1,0 +1,269 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * Keeps snapshots mapped, so that most lookups need no file.
+ *
+ * A mapping is used only while three things hold, of which each is asked for
+ * at every lookup:
+ *
+ *  - its writer has not given it up: xos-node overwrites the generation in the
+ *    file before it puts another in its place, so that whoever looks after
+ *    that sees the new one;
+ *  - the ids that this thread has at this moment give it the right to read the
+ *    file: one that drops its groups loses the VO's names;
+ *  - it was opened, by the kernel's leave, in the last XOS_TRUSTED_MS: this
+ *    bounds what ids do not show (another root directory or namespace,
+ *    capabilities, labels, a changed mode).
+ *
+ * There are no locks, which a fork could leave locked for ever. A mapping has
+ * a word of state: whether it is there, and by how many it is held. Where a
+ * thread dies in a lookup, or the process forks while another thread is in
+ * one, a mapping may stay held: it is never unmapped then, and its place is
+ * lost. Without a place, lookups read the file, which is slower and no less
+ * right. */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "xos_shim.h"
+
+#define BUSY 0x80000000u  /* one thread is mapping or unmapping it */
+#define LIVE 0x40000000u  /* it is there */
+#define STALE 0x20000000u /* and must not be held anew */
+#define HOLDERS 0x1fffffffu
+
+/* The id that a user namespace shows for all that it does not know. */
+#define OVERFLOW_ID 65534
+/* As much may always be mapped; above it, an eighth of the address space that
+ * the process is limited to. */
+#define ALWAYS (1u << 20)
+/* Milliseconds after which a thread that maps must be one of another process,
+ * which forked this one. */
+#define LEFT_BEHIND 1000
+
+/* Milliseconds of a clock that costs no system call; never 0. */
+static unsigned long now(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC_COARSE, &t);
+	return ((unsigned long)t.tv_sec * 1000 + (unsigned long)t.tv_nsec / 1000000) | 1;
+}
+
+/* What the kernel makes of mode 0640, without capabilities. It goes by the
+ * filesystem ids, which any process may set to its effective ones. */
+static int has_right(const struct xos_mapped *m, struct xos_ids *who)
+{
+	int i;
+
+	if (!who->known) {
+		who->known = 1;
+		who->user = geteuid();
+		who->n = -1;
+	}
+	if (who->user == m->owner)
+		return 1;
+	if (who->n < 0) {
+		who->n = getgroups(XOS_OWN_GROUPS, who->groups);
+		if (who->n < 0)
+			who->n = 0;
+		who->group = getegid();
+	}
+	for (i = 0; i < who->n; i++)
+		if (who->groups[i] == m->group)
+			return 1;
+	return who->group == m->group;
+}
+
+static int is_given_up(const struct xos_mapped *m)
+{
+	const void *generation = m->p + XOS_SNAP_GENERATION;
+
+	return __atomic_load_n((const uint64_t *)generation, __ATOMIC_ACQUIRE) != m->generation;
+}
+
+static void set_stale(struct xos_mapped *m)
+{
+	__atomic_fetch_or(&m->state, STALE, __ATOMIC_RELAXED);
+}
+
+void xos_let_go(struct xos_mapped *m)
+{
+	__atomic_fetch_sub(&m->state, 1, __ATOMIC_RELEASE);
+}
+
+/* Holds what is live; what it is must be looked at after. */
+static int hold(struct xos_mapped *m)
+{
+	uint32_t s = __atomic_load_n(&m->state, __ATOMIC_RELAXED);
+
+	while ((s & (BUSY | LIVE | STALE)) == LIVE && (s & HOLDERS) != HOLDERS)
+		if (__atomic_compare_exchange_n(&m->state, &s, s + 1, 0, __ATOMIC_ACQUIRE,
+		                                __ATOMIC_RELAXED))
+			return 1;
+	return 0;
+}
+
+/* Whether what is held may be used. */
+static int is_good(struct xos_mapped *m, struct xos_ids *who)
+{
+	if (is_given_up(m)) {
+		set_stale(m);
+		return 0;
+	}
+	return has_right(m, who);
+}
+
+struct xos_mapped *xos_hold(struct xos_cache *c, const char *vo, size_t vo_len,
+                            struct xos_ids *who)
+{
+	struct xos_mapped *m;
+
+	for (m = c->mapped; m < c->mapped + XOS_CACHED; m++) {
+		if (!hold(m))
+			continue;
+		if (m->vo_len == vo_len && memcmp(m->vo, vo, vo_len) == 0 && is_good(m, who))
+			return m;
+		xos_let_go(m);
+	}
+	return NULL;
+}
+
+struct xos_mapped *xos_hold_at(struct xos_cache *c, unsigned i, struct xos_ids *who)
+{
+	struct xos_mapped *m = &c->mapped[i];
+
+	if (!hold(m))
+		return NULL;
+	if (is_good(m, who))
+		return m;
+	xos_let_go(m);
+	return NULL;
+}
+
+int xos_is_fresh(const struct xos_mapped *m)
+{
+	return now() - __atomic_load_n(&m->checked, __ATOMIC_RELAXED) <= XOS_TRUSTED_MS;
+}
+
+int xos_is_same(struct xos_mapped *m, const struct stat *st)
+{
+	if (st->st_dev != m->dev || st->st_ino != m->ino || (size_t)st->st_size != m->size) {
+		set_stale(m);
+		return 0;
+	}
+	__atomic_store_n(&m->checked, now(), __ATOMIC_RELAXED);
+	return 1;
+}
+
+/* Takes a place in this state, which says that nobody holds it, for this
+ * thread alone, and empties it. */
+static int seize(struct xos_cache *c, struct xos_mapped *m, uint32_t state)
+{
+	if (!__atomic_compare_exchange_n(&m->state, &state, BUSY, 0, __ATOMIC_ACQUIRE,
+	                                 __ATOMIC_RELAXED))
+		return 0;
+	if ((state & LIVE) != 0) {
+		munmap((void *)(uintptr_t)m->p, m->size);
+		__atomic_fetch_sub(&c->bytes, m->size, __ATOMIC_RELAXED);
+	}
+	return 1;
+}
+
+/* A place to map into: an empty one, or else one whose turn it is. Stale ones
+ * are emptied meanwhile. */
+static struct xos_mapped *place(struct xos_cache *c)
+{
+	struct xos_mapped *m, *found = NULL;
+	unsigned i;
+
+	for (m = c->mapped; m < c->mapped + XOS_CACHED; m++) {
+		if (!seize(c, m, LIVE | STALE) && (found != NULL || !seize(c, m, 0)))
+			continue;
+		if (found == NULL)
+			found = m;
+		else
+			__atomic_store_n(&m->state, 0, __ATOMIC_RELEASE);
+	}
+	for (i = 0; found == NULL && i < XOS_CACHED; i++) {
+		m = &c->mapped[__atomic_fetch_add(&c->turn, 1, __ATOMIC_RELAXED) % XOS_CACHED];
+		if (seize(c, m, LIVE))
+			found = m;
+	}
+	return found;
+}
+
+/* Whether so much more of the address space may be taken from the host. */
+static int is_affordable(const struct xos_cache *c, size_t size)
+{
+	size_t all = __atomic_load_n(&c->bytes, __ATOMIC_RELAXED) + size;
+	struct rlimit most;
+
+	if (all <= ALWAYS)
+		return 1;
+	if (sizeof(void *) < 8 || getrlimit(RLIMIT_AS, &most) != 0)
+		return 0;
+	return most.rlim_cur == RLIM_INFINITY || all <= most.rlim_cur / 8;
+}
+
+/* Maps the file into m, which is this thread's. */
+static int map(struct xos_mapped *m, int fd, const struct stat *st, const struct xos_header *h,
+               struct xos_ids *who)
+{
+	void *p = mmap(NULL, (size_t)st->st_size, PROT_READ, MAP_SHARED, fd, 0);
+
+	if (p == MAP_FAILED)
+		return 0;
+	/* Other people's names are not for this process's core files. */
+	madvise(p, (size_t)st->st_size, MADV_DONTDUMP);
+	__atomic_store_n(&m->checked, now(), __ATOMIC_RELAXED);
+	m->p = p;
+	m->size = (size_t)st->st_size;
+	m->dev = st->st_dev;
+	m->ino = st->st_ino;
+	m->owner = st->st_uid;
+	m->group = st->st_gid;
+	m->generation = h->generation;
+	m->index = h->index;
+	m->vo_len = h->vo_len;
+	memcpy(m->vo, h->vo, h->vo_len);
+	/* The header may be older than the mapping. */
+	if (!is_given_up(m) && has_right(m, who))
+		return 1;
+	munmap(p, m->size);
+	return 0;
+}
+
+struct xos_mapped *xos_keep(struct xos_cache *c, int fd, const struct stat *st,
+                            const struct xos_header *h, struct xos_ids *who)
+{
+	struct xos_mapped *m;
+	unsigned long since, start = now();
+
+	if (h->generation == 0 || st->st_uid == OVERFLOW_ID || st->st_gid == OVERFLOW_ID ||
+	    (st->st_mode & (S_IRUSR | S_IRGRP)) != (S_IRUSR | S_IRGRP) ||
+	    !is_affordable(c, (size_t)st->st_size))
+		return NULL;
+	/* One at a time, lest many threads that begin together fill all places
+	 * with one snapshot. */
+	since = __atomic_load_n(&c->filling, __ATOMIC_RELAXED);
+	if ((since != 0 && start - since < LEFT_BEHIND) ||
+	    !__atomic_compare_exchange_n(&c->filling, &since, start, 0, __ATOMIC_ACQUIRE,
+	                                 __ATOMIC_RELAXED))
+		return NULL;
+	m = place(c);
+	if (m != NULL && !map(m, fd, st, h, who)) {
+		__atomic_store_n(&m->state, 0, __ATOMIC_RELEASE);
+		m = NULL;
+	}
+	if (m != NULL) {
+		__atomic_fetch_add(&c->bytes, m->size, __ATOMIC_RELAXED);
+		__atomic_store_n(&m->state, LIVE | 1, __ATOMIC_RELEASE);
+	}
+	__atomic_store_n(&c->filling, 0, __ATOMIC_RELEASE);
+	return m;
+}
