@@ -11,11 +11,6 @@ import (
 	"github.com/xtreemos/xos"
 )
 
-// hidden are directories that tell everybody who is logged in: in a session
-// they are empty. The login itself (pam_systemd, as root) needs none of them.
-var hidden = []string{"/run/systemd/users", "/run/systemd/sessions", "/run/systemd/units", "/run/systemd/transient",
-	"/run/systemd/inhibit", "/run/systemd/machines"}
-
 // records are files of logins that everybody may read. In a session they are
 // the VO's own: what sshd writes there is kept below Config.Run.
 var records = []string{"/run/utmp", "/var/log/wtmp", "/var/log/lastlog"}
@@ -26,16 +21,16 @@ const ipcFile = "ipc"
 
 // furnish makes the calling thread's new namespaces those of a VO.
 func (g *Guard) furnish(vo xos.VOName) error {
-	for _, dir := range append([]string{filepath.Join(g.cgroups.root, g.cgroups.subtree)}, hidden...) {
-		// One that is made later would be seen.
-		if err := os.Mkdir(dir, 0o755); errors.Is(err, fs.ErrNotExist) {
-			continue // no systemd here
-		} else if err != nil && !errors.Is(err, fs.ErrExist) {
-			return err
-		}
-		if err := tmpfs(dir, "mode=755,size=4k,nr_inodes=2", unix.MS_RDONLY|unix.MS_NOEXEC); err != nil {
-			return err
-		}
+	// One that is made later would be seen.
+	jobs := filepath.Join(g.cgroups.root, g.cgroups.subtree)
+	if err := makeDirectory(jobs); err != nil {
+		return err
+	}
+	if err := tmpfs(jobs, "mode=755,size=4k,nr_inodes=2", unix.MS_RDONLY|unix.MS_NOEXEC); err != nil {
+		return err
+	}
+	if err := onlyOwnServices(); err != nil {
+		return err
 	}
 	for _, at := range g.scratch {
 		dir, err := privateDirectory(at)

@@ -127,7 +127,7 @@ func newStage(t *testing.T) stage {
 	moveInto(t, root, inNet)
 	run, scratch := t.TempDir(), t.TempDir()
 	t.Cleanup(func() {
-		for _, at := range []string{filepath.Join(run, "ns/physics.2"), filepath.Join(run, "ns")} {
+		for _, at := range []string{filepath.Join(run, "ns/physics.3"), filepath.Join(run, "ns")} {
 			unix.Unmount(at, unix.MNT_DETACH)
 		}
 	})
@@ -315,6 +315,61 @@ func TestRootSessionNamespaceHidesOthers(t *testing.T) {
 	}
 	if !sees(carol) {
 		t.Error("carol does not see her own process")
+	}
+}
+
+// TestRootSessionNamespaceHidesServices: the machine's sockets that tell of
+// everybody are there for root, who logs people in and out, and for nobody else;
+// those that came after the namespace too.
+func TestRootSessionNamespaceHidesServices(t *testing.T) {
+	s := newStage(t)
+	name := fmt.Sprintf("io.systemd.xos-test-%d", os.Getpid())
+	early, late, bus := "/run/systemd/"+name, "/run/systemd/"+name+"-late", "/run/dbus/"+name
+	listen := func(at string) {
+		t.Helper()
+		l, err := net.Listen("unix", at)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { l.Close() })
+		if err := os.Chmod(at, 0o666); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := os.Stat("/run/systemd"); err != nil {
+		need.Missing(t, "/run/systemd", "this machine has no systemd")
+	}
+	listen(early)
+	fd, err := s.SessionNamespace(t.Context(), "physics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	listen(late)
+	listen(bus)
+	reaches := func(uid uint32, at string) string {
+		cmd := exec.Command("nsenter", "--mount=/proc/self/fd/3", "setpriv", fmt.Sprintf("--reuid=%d", uid), fmt.Sprintf("--regid=%d", uid), "--clear-groups",
+			s.bin, "actor", "connect", "unix", at)
+		cmd.ExtraFiles = []*os.File{os.NewFile(uintptr(dup(t, fd)), "ns")}
+		out, _ := cmd.CombinedOutput()
+		return strings.TrimSpace(string(out))
+	}
+	for _, c := range []struct {
+		at, root, user string
+	}{
+		{early, "ok", "permission denied"},
+		{late, "no such file", "no such file"},
+		{bus, "no such file", "no such file"},
+		{"/run/systemd/.machine/run/" + filepath.Base(late), "ok", "permission denied"},
+		{"/run/dbus/.machine/run/" + name, "ok", "permission denied"},
+		{"/run/dbus/system_bus_socket", "", "permission denied"},
+	} {
+		if got := reaches(0, c.at); !strings.Contains(got, c.root) {
+			t.Errorf("root at %s: %s", c.at, got)
+		}
+		if got := reaches(alice, c.at); !strings.Contains(got, c.user) {
+			t.Errorf("alice at %s: %s", c.at, got)
+		}
 	}
 }
 

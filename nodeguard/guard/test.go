@@ -93,7 +93,7 @@ func ipcApart() error {
 // may write in is the machine's, and no other VO's home is there.
 func (g *Guard) sessionApart(vo xos.VOName, ns *os.File) error {
 	outside := map[string]unix.Stat_t{}
-	places := append([]string{"/dev/shm", "/run/systemd/sessions"}, g.scratch...)
+	places := append([]string{"/dev/shm", dbusDir, systemdDir}, g.scratch...)
 	for _, at := range places {
 		var st unix.Stat_t
 		if unix.Stat(at, &st) == nil {

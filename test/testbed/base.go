@@ -31,6 +31,7 @@ var basePackages = []string{
 	"nftables", "ca-certificates", "procps", "psmisc", "fuse3", "criu",
 	"git", "make", "gcc", "libc6-dev", "less", "lsof", "strace", "locales-all",
 	"pamtester", "acl", "attr", "bpftool", "cron", "at", "uidmap",
+	"systemd-userdbd", "libnss-systemd",
 }
 
 // Base gives the directory of the read-only root all nodes share, and makes it

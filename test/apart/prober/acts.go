@@ -99,6 +99,8 @@ var memory = map[string]func(Target) error{
 	"userns: uncover /proc":      func(t Target) error { return asRoot("uncover", t) },
 	"userns: uncover /home/xos":  func(t Target) error { return asRoot("homes", t) },
 	"userns: uncover /tmp":       func(t Target) error { return asRoot("tmp", t) },
+	"userns: uncover /run/dbus":  func(t Target) error { return asRoot("bus", t) },
+	"userns: system bus as root": func(t Target) error { return asRoot("bus as root", t) },
 	"core_pattern": func(t Target) error {
 		f, err := os.OpenFile("/proc/sys/kernel/core_pattern", os.O_WRONLY, 0)
 		f.Close()

@@ -104,6 +104,10 @@ func inner(what string, t Target) error {
 		return uncovered("/home/xos", func() error { return lists("/home/xos", t.VO) })
 	case "tmp":
 		return uncovered("/tmp", func() error { return lists("/tmp", t.Marker) })
+	case "bus":
+		return uncovered("/run/dbus", func() error { return dial("unix", bus) })
+	case "bus as root":
+		return dial("unix", bus)
 	case "setns":
 		f, err := os.Open("/proc/" + pid + "/ns/mnt")
 		if err != nil {

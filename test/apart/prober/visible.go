@@ -38,6 +38,11 @@ var visible = map[string]func(Target) error{
 	"system bus: sessions": func(t Target) error {
 		return prints(itoa(t.UID), "busctl", "--system", "call", "org.freedesktop.login1", "/org/freedesktop/login1", "org.freedesktop.login1.Manager", "ListSessions")
 	},
+	"system bus: connect":      func(t Target) error { return dial("unix", bus) },
+	"system bus: root's door":  func(t Target) error { return dial("unix", "/run/dbus/.machine/run/system_bus_socket") },
+	"varlink: machine's":       func(t Target) error { return sockets("/run/systemd", "/run/systemd/.machine/run") },
+	"varlink: Multiplexer":     func(t Target) error { return asked("/run/systemd/userdb/io.systemd.Multiplexer", t) },
+	"varlink: root's door":     func(t Target) error { return asked("/run/systemd/.machine/run/userdb/io.systemd.Multiplexer", t) },
 	"systemctl: units":         func(t Target) error { return prints(itoa(t.UID), "systemctl", "--no-pager", "list-units", "--all") },
 	"userdbctl":                func(t Target) error { return prints(t.User, "userdbctl", "--no-pager", "user", itoa(t.UID)) },
 	"journalctl":               func(t Target) error { return prints(t.User, "journalctl", "--no-pager", "-n", "2000") },
