@@ -35,7 +35,7 @@ type measurement struct {
 var measurements = []measurement{
 	idle,
 	{[]string{"login_ratio"}, login},
-	{[]string{"nss_lookup_ratio"}, lookup},
+	{[]string{"nss_hit_ratio", "nss_foreign_miss_ns"}, lookup},
 	{[]string{"submit_to_start_ms"}, submit},
 	{[]string{"xfs_seq_write_MBps", "xfs_seq_read_MBps"}, sequential},
 	{[]string{"xfs_create_per_s"}, create},
