@@ -96,11 +96,12 @@ func (j *Journal) pass(e told) {
 	if !e.Allowed {
 		p, verdict = journal.PriNotice, "refused"
 	}
+	user, vo := e.About()
 	vars := map[string]string{
 		"MESSAGE_ID": MessageID, "XOS_AUDIT_SEQ": strconv.FormatUint(e.Seq, 10), "XOS_AUDIT_HASH": e.hash, "XOS_AUDIT_VERDICT": verdict,
 	}
 	for name, value := range map[string]string{
-		"ACTOR": e.Actor, "ACTION": e.Action, "SUBJECT": e.Subject, "VO": string(e.VO), "USER": string(e.User), "REASON": e.Reason, "REQUEST": e.Request,
+		"ACTOR": e.Actor, "ACTION": e.Action, "SUBJECT": e.Subject, "VO": string(vo), "USER": string(user), "REASON": e.Reason, "REQUEST": e.Request,
 	} {
 		if value != "" {
 			vars["XOS_AUDIT_"+name] = value

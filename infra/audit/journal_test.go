@@ -47,20 +47,23 @@ func TestJournalHasNumberAndHash(t *testing.T) {
 	l := openWith(t, filepath.Join(t.TempDir(), "audit.log"), audit.To(j))
 	for _, r := range []audit.Record{
 		{Actor: "root", Action: "add", Subject: "alice@physics", VO: "physics", User: "alice", Allowed: true},
-		{Actor: "10.0.0.9:1", Action: "issue", Reason: "wrong password\nMESSAGE=forged"},
+		{Actor: "10.0.0.9:1", Action: "issue", Subject: "bob@chemistry", Reason: "wrong password\nMESSAGE=forged"},
 	} {
 		if err := l.Append(t.Context(), r); err != nil {
 			t.Fatal(err)
 		}
 	}
 	run(t, j)
-	want := []string{"audit: root: add alice@physics allowed", "audit: 10.0.0.9:1: issue refused: wrong password\nMESSAGE=forged"}
+	want := []string{"audit: root: add alice@physics allowed", "audit: 10.0.0.9:1: issue bob@chemistry refused: wrong password\nMESSAGE=forged"}
 	if d := cmp.Diff(want, s.messages); d != "" {
 		t.Error(d)
 	}
 	_, head := l.Head()
 	if f := s.fields[1]; f["XOS_AUDIT_SEQ"] != "2" || f["XOS_AUDIT_HASH"] != head || f["XOS_AUDIT_VERDICT"] != "refused" || f["MESSAGE_ID"] != audit.MessageID {
 		t.Error(f)
+	}
+	if f := s.fields[1]; f["XOS_AUDIT_USER"] != "bob" || f["XOS_AUDIT_VO"] != "chemistry" {
+		t.Errorf("whom it concerned, from the subject: %v", f)
 	}
 	if f := s.fields[0]; f["XOS_AUDIT_USER"] != "alice" || f["XOS_AUDIT_VO"] != "physics" {
 		t.Error(f)
