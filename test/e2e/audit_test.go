@@ -17,7 +17,7 @@ func TestRootAudit(t *testing.T) {
 	ctx, g := needGrid(t)
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Minute)
 	defer cancel()
-	newMember(ctx, t, g, "nora", "lab")
+	newMember(ctx, t, g, "olga", "lab")
 	node := g.Node("node1")
 	root := func(command string, status int, texts ...string) string {
 		t.Helper()
@@ -32,16 +32,16 @@ func TestRootAudit(t *testing.T) {
 		}
 		return out
 	}
-	want(ctx, t, g, "nora", "ssh nora@lab@node1 'xos audit list --node'", 77, "only root")
-	root("xos audit list --node --vo lab --user nora", 0, "nora@lab", "login", "allowed")
-	if out := root("xos audit list --node --vo elsewhere", 0); strings.Contains(out, "nora") {
+	want(ctx, t, g, "olga", "ssh olga@lab@node1 'xos audit list --node'", 77, "only root")
+	root("xos audit list --node --vo lab --user olga", 0, "olga@lab", "login", "allowed")
+	if out := root("xos audit list --node --vo elsewhere", 0); strings.Contains(out, "olga") {
 		t.Errorf("another VO's: %s", out)
 	}
 	root("xos audit verify --node", 0, "whole: ")
 
 	var noted string
 	eventually(t, 20*time.Second, "the journal has her last entry", func() error {
-		line, err := node.Output(ctx, "sh", "-c", "journalctl -q -o json -n 1 MESSAGE_ID="+audit.MessageID+" XOS_AUDIT_USER=nora XOS_AUDIT_VO=lab")
+		line, err := node.Output(ctx, "sh", "-c", "journalctl -q -o json -n 1 MESSAGE_ID="+audit.MessageID+" XOS_AUDIT_USER=olga XOS_AUDIT_VO=lab")
 		if err != nil {
 			return err
 		}
