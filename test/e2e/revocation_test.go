@@ -137,10 +137,10 @@ func TestRootRevocation(t *testing.T) {
 	t.Run("frozen", func(t *testing.T) {
 		done := make(chan string, 1)
 		go func() {
-			out, status := ssh("rhea", "node1", "xsub -- sh -c \"for i in \\$(seq 25); do echo job; sleep 1; done\" & for i in $(seq 25); do echo tick; sleep 1; done; wait")
+			out, status := ssh("rhea", "node1", "xsub -- sh -c \"for i in \\$(seq 12); do echo job; sleep 1; done\" & for i in $(seq 12); do echo tick; sleep 1; done; wait")
 			done <- fmt.Sprint(status, " ", strings.Count(out, "tick"), " ", strings.Count(out, "job"))
 		}()
-		busy := `pgrep -u rhea@lab -f 'sleep 1' | wc -l`
+		busy := `pgrep -x -u rhea@lab sleep | wc -l`
 		eventually(t, 30*time.Second, "session and job run", func() error {
 			select {
 			case out := <-done:
@@ -180,8 +180,8 @@ func TestRootRevocation(t *testing.T) {
 		root("core", "xos vo member add lab rhea | grep 'removal is undone'")
 		select {
 		case out := <-done:
-			if out != "0 25 25" {
-				t.Errorf("what was frozen ended with %s; want 0 25 25", out)
+			if out != "0 12 12" {
+				t.Errorf("what was frozen ended with %s; want 0 12 12", out)
 			}
 		case <-time.After(time.Minute):
 			t.Fatalf("what was frozen does not go on\n%s", journals(ctx, g))
