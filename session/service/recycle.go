@@ -59,7 +59,8 @@ func (s *Service) over(a xos.Account, e account.Entry) bool {
 	// was good at her last use was issued before that.
 	who := vom.Identity{Attributes: xos.Attributes{Account: a}, Issued: e.Seen}
 	s.mu.Lock()
-	if p := s.people[a]; p != nil {
+	p := s.people[a]
+	if p != nil {
 		who = p.who
 	}
 	s.mu.Unlock()
@@ -68,7 +69,9 @@ func (s *Service) over(a xos.Account, e account.Entry) bool {
 	}
 	switch fate, _ := s.sentence(who); fate {
 	case vom.FateEnd:
-		return true
+		// Whoever is known here is expelled first: jobs are told, what was
+		// frozen is thawed, and it is on record.
+		return p == nil
 	case vom.FateFreeze:
 		return false // what was left running, too
 	}
