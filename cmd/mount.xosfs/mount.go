@@ -49,6 +49,7 @@ func run(ctx context.Context, cfg config, log *slog.Logger) error {
 	remote := client.Remote{
 		MRC: cfg.MRC, Volume: xos.VolumeID(cfg.Volume), Log: log,
 		TLSMRC: coreTLS, TLSStorage: verifier.ClientTLS(cred.get, vom.ServiceStorage),
+		Shown: func() any { pair, _ := cred.get(); return pair },
 	}
 	c := client.New(client.Config{}, remote.Deps())
 	background, stop := context.WithCancel(context.Background())

@@ -21,7 +21,10 @@ type Remote struct {
 	// TLSMRC and TLSStorage show the user's delegated credential and verify
 	// the servers.
 	TLSMRC, TLSStorage *tls.Config
-	Log                *slog.Logger
+	// Shown gives what stands for the credential that is shown now, if it is
+	// not nil: when that changes, connections are made anew.
+	Shown func() any
+	Log   *slog.Logger
 }
 
 // Deps gives what a Client needs. Nothing is connected before it is used.
@@ -29,7 +32,8 @@ func (r Remote) Deps() Deps {
 	mrc := frame.NewClient(func(ctx context.Context) (net.Conn, error) {
 		return (&tls.Dialer{Config: r.TLSMRC}).DialContext(ctx, "tcp", r.MRC)
 	})
-	p := &pool{tls: r.TLSStorage, osds: map[string]*remoteOSD{}}
+	mrc.Follow(r.Shown)
+	p := &pool{tls: r.TLSStorage, shown: r.Shown, osds: map[string]*remoteOSD{}}
 	return Deps{MRC: frame.NewMRC(mrc, r.Volume), Storage: p.get, Log: r.Log, Close: func() {
 		mrc.Close()
 		p.close()
@@ -38,9 +42,10 @@ func (r Remote) Deps() Deps {
 
 // pool has one connection for each OSD.
 type pool struct {
-	tls  *tls.Config
-	mu   sync.Mutex
-	osds map[string]*remoteOSD
+	tls   *tls.Config
+	shown func() any
+	mu    sync.Mutex
+	osds  map[string]*remoteOSD
 }
 
 func (p *pool) get(at xfs.Target) Storage {
@@ -50,6 +55,7 @@ func (p *pool) get(at xfs.Target) Storage {
 	if o == nil {
 		o = &remoteOSD{tls: p.tls}
 		o.conn = frame.NewClient(o.dial)
+		o.conn.Follow(p.shown)
 		o.OSD = frame.NewOSD(o.conn)
 		p.osds[at.OSD] = o
 	}

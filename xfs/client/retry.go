@@ -75,7 +75,7 @@ func (o *outage) long(longest time.Duration) bool {
 func (o *outage) note(err error, longest time.Duration) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if !xos.Is(err, xos.Unavailable) {
+	if !away(err) {
 		o.since = time.Time{}
 		return true
 	}
@@ -86,6 +86,10 @@ func (o *outage) note(err error, longest time.Duration) bool {
 	o.tried, o.err = now, err
 	return o.long(longest)
 }
+
+// away reports whether an error may pass: the service does not answer, or the
+// credential it was shown has run out, which the session service renews.
+func away(err error) bool { return xos.Is(err, xos.Unavailable) || xos.Is(err, xos.Expired) }
 
 // retry asks the MRC until it answers, as long as it is merely away and has
 // not been for long.
@@ -109,7 +113,7 @@ func (c *Client) persist(ctx context.Context, call func(context.Context) error) 
 		if first.IsZero() {
 			first = time.Now()
 		}
-		return !xos.Is(err, xos.Unavailable) || time.Since(first) > c.cfg.Retry
+		return !away(err) || time.Since(first) > c.cfg.Retry
 	})
 }
 
@@ -122,7 +126,7 @@ func (c *Client) until(ctx context.Context, call func(context.Context) error, en
 		err := call(attempt)
 		stop()
 		cancel()
-		if xos.Is(err, xos.Unavailable) && gone(ctx) {
+		if away(err) && gone(ctx) {
 			return ErrInterrupted
 		}
 		if ctx.Err() != nil || enough(err) {

@@ -36,6 +36,7 @@ type Client struct {
 	backoff time.Duration
 	notYet  time.Time // no attempt before this
 	closed  bool
+	follow  follow
 }
 
 // NewClient makes a client; nothing is dialled yet.
@@ -77,11 +78,15 @@ func (c *Client) Do(ctx context.Context, call Call, result func(head []byte) err
 	case <-ctx.Done():
 		return 0, unavailable(ctx.Err(), "too many requests wait for the server")
 	}
-	conn, err := c.connected(ctx)
-	if err != nil {
-		return 0, err
+	for {
+		conn, err := c.connected(ctx)
+		if err != nil {
+			return 0, err
+		}
+		if n, err := conn.do(ctx, call, result); err != errRetired {
+			return n, err
+		}
 	}
-	return conn.do(ctx, call, result)
 }
 
 // connected gives the connection, or makes one attempt to get it.
@@ -94,6 +99,7 @@ func (c *Client) connected(ctx context.Context) (*clientConn, error) {
 			return nil, unavailable(nil, "connection closed")
 		case c.conn != nil && c.conn.broken() == nil:
 			defer c.mu.Unlock()
+			c.renew()
 			return c.conn, nil
 		case c.dialing == nil:
 			c.dialing = make(chan struct{})
@@ -112,6 +118,7 @@ func (c *Client) connected(ctx context.Context) (*clientConn, error) {
 }
 
 func (c *Client) attempt(ctx context.Context, wait time.Duration) (*clientConn, error) {
+	shown := c.follow.now()
 	conn, err := c.try(ctx, wait)
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -132,7 +139,10 @@ func (c *Client) attempt(ctx context.Context, wait time.Duration) (*clientConn, 
 	if c.closed {
 		cc.fail(unavailable(nil, "connection closed"))
 	}
-	c.conn = cc
+	if c.conn != nil {
+		c.conn.retire()
+	}
+	c.conn, c.follow.shown = cc, shown
 	return cc, nil
 }
 

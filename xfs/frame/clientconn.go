@@ -21,6 +21,9 @@ type clientConn struct {
 	waiting map[uint64]*waiter
 	next    uint64
 	heard   time.Time
+	given   int   // requests given up that were not answered yet
+	retired bool  // see retire
+	reading bool  // a reply, into the memory of who asked
 	err     error // why it broke
 	done    chan struct{}
 }
@@ -111,8 +114,16 @@ func (c *clientConn) do(ctx context.Context, call Call, result func([]byte) erro
 		c.mu.Lock()
 		_, mine := c.waiting[id]
 		delete(c.waiting, id)
-		c.mu.Unlock()
+		retired := c.retired
 		if mine {
+			c.given++
+		}
+		c.mu.Unlock()
+		switch {
+		case mine && retired:
+			c.fail(unavailable(ctx.Err(), givenUp))
+			return 0, unavailable(ctx.Err(), "no answer from the server in time")
+		case mine:
 			go c.send(header{id: id, code: uint8(opCancel)}, nil, nil)
 			return 0, unavailable(ctx.Err(), "no answer from the server in time")
 		}
@@ -174,8 +185,17 @@ func (c *clientConn) receiveOne(r *bufio.Reader) error {
 	c.mu.Lock()
 	w := c.waiting[h.id]
 	delete(c.waiting, h.id)
-	c.heard = time.Now()
+	if w == nil && h.id != 0 && c.given > 0 {
+		c.given--
+	}
+	c.heard, c.reading = time.Now(), true
 	c.mu.Unlock()
+	defer func() {
+		c.mu.Lock()
+		c.reading = false
+		c.mu.Unlock()
+		c.endIfRetired()
+	}()
 	if w == nil { // no longer wanted
 		_, err := io.CopyN(io.Discard, r, int64(h.size))
 		return err
@@ -206,6 +226,7 @@ func (c *clientConn) watch() {
 			return
 		case <-t.C:
 		}
+		c.endIfRetired()
 		c.mu.Lock()
 		waits, silent := len(c.waiting) > 0, time.Since(c.heard)
 		c.mu.Unlock()
