@@ -12,6 +12,7 @@ import (
 	"github.com/pelletier/go-toml/v2"
 
 	"github.com/xtreemos/xos"
+	"github.com/xtreemos/xos/vom"
 )
 
 // config is /etc/xos/core.toml. Every field has a default.
@@ -30,6 +31,10 @@ type config struct {
 	Socket string `toml:"socket"`
 	// UserValidity is that of users' certificates, at most "12h".
 	UserValidity duration `toml:"user_validity"`
+	// DelegatedValidity is that of the credentials by which machines act for
+	// users, which they renew until the user's certificate ends. A VO's policy
+	// may want less.
+	DelegatedValidity duration `toml:"delegated_validity"`
 	// Offline is how long machines may decide without news from the core.
 	Offline duration `toml:"offline"`
 	// AuditKeep is how long entries of the audit log are kept at least, "0s"
@@ -62,7 +67,7 @@ func defaults() (config, error) {
 	return config{
 		Name: name, State: "/var/lib/xos/core", Socket: "/run/xos/core.sock",
 		Listen: ":7443", ListenBus: ":7442", ListenMRC: ":7446",
-		UserValidity: duration{12 * time.Hour}, Offline: duration{24 * time.Hour}, AuditJournal: true,
+		UserValidity: duration{12 * time.Hour}, DelegatedValidity: duration{time.Hour}, Offline: duration{24 * time.Hour}, AuditJournal: true,
 	}, nil
 }
 
@@ -98,6 +103,9 @@ func (c config) validate() error {
 	}
 	if c.UserValidity.Duration < time.Second || c.UserValidity.Duration > 12*time.Hour {
 		return xos.Errorf(xos.Invalid, "user_validity = %v must be between 1s and 12h", c.UserValidity)
+	}
+	if c.DelegatedValidity.Duration < vom.MinDelegation || c.DelegatedValidity.Duration > 12*time.Hour {
+		return xos.Errorf(xos.Invalid, "delegated_validity = %v must be between %v and 12h", c.DelegatedValidity, vom.MinDelegation)
 	}
 	if c.Offline.Duration < time.Second {
 		return xos.Errorf(xos.Invalid, "offline = %v is too short", c.Offline)

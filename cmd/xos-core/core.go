@@ -74,6 +74,11 @@ func run(ctx context.Context, cfg config, log *slog.Logger) error {
 		return err
 	}
 	verifier := credential.NewVerifier(records.Bundle, time.Now)
+	// The core has no owner who forbids: VOs' policies alone.
+	policy, err := vops.New(records.Bundle, vops.Site{VOs: []xos.VOName{"*"}})
+	if err != nil {
+		return err
+	}
 	own := &ownCertificate{name: xos.NodeID(cfg.Name), records: records, authority: signer}
 	if err := own.renew(ctx); err != nil {
 		return err
@@ -86,7 +91,8 @@ func run(ctx context.Context, cfg config, log *slog.Logger) error {
 
 	mux := http.NewServeMux()
 	opts := rpc.ServerOptions(log)
-	mux.Handle(xosv1connect.NewCredentialsHandler(cda.New(records, signer, verifier, history, time.Now, log), opts...))
+	mux.Handle(xosv1connect.NewCredentialsHandler(cda.New(records, signer, verifier, history,
+		cda.Delegating{Policy: policy, Validity: cfg.DelegatedValidity.Duration}, time.Now, log), opts...))
 	mux.Handle(xosv1connect.NewMachinesHandler(rca.New(records, signer, verifier, history, cfg.Name, log), opts...))
 	mux.Handle(xosv1connect.NewAuditHandler(auditor.New(history, verifier, log), opts...))
 	admins := xvoms.NewService(records, history, log)

@@ -71,7 +71,15 @@ func newVOPolicyCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "set-policy VO FILE",
 		Short: "Set a VO's policy, a Cedar policy set; - reads standard input",
-		Args:  cobra.ExactArgs(2),
+		Long: `Set a VO's policy, a Cedar policy set; - reads standard input, and an empty one
+is the default: members may log in and run jobs.
+
+Actions are "login" and "run", which it must permit; and "delegate" (a machine acts
+for a member) and "sso" (she goes on from it by ssh), which it may forbid. For the
+last two context.mode is "vouched" or, with her own signature, "signed", and
+context.depth how many machines it comes through; @validity("20m") before a policy
+that permits them bounds how long a machine's credential lasts until its renewal.`,
+		Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var text []byte
 			var err error

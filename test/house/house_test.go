@@ -70,7 +70,7 @@ func under(path string, rooms ...string) bool {
 var contracts = []string{"infra/kv", "infra/bus", "vom", "session", "xfs", "aem", "srds", "nodeguard"}
 
 // shared are rooms that anything but a contract may import.
-var shared = []string{"api", "infra/rpc", "infra/audit", "vom/credential", "vom/order"}
+var shared = []string{"api", "infra/rpc", "infra/audit", "vom/credential", "vom/order", "vom/consent"}
 
 // parts belong to a subsystem whose implementations must agree on them; within
 // that subsystem they may be imported.
@@ -80,7 +80,7 @@ var parts = []string{"infra/kv/overlay", "infra/bus/wire", "xfs/frame", "session
 // contract, the contracts, and what is shared.
 var mayImport = map[string][]string{
 	"session/mount":   {"vom/machine"},
-	"session/service": {"session/account", "session/residue", "vom/trust", "vom/machine"},
+	"session/service": {"session/account", "session/agent", "session/residue", "vom/trust", "vom/machine"},
 	"vom/trust":       {"vom/machine", "vom/krl"},
 	"vom/crl":         {"vom/xvoms"},
 	"session/wire":    {"session/shim"},

@@ -22,14 +22,14 @@ import (
 	"github.com/xtreemos/xos/vom"
 	"github.com/xtreemos/xos/vom/authority"
 	"github.com/xtreemos/xos/vom/credential"
-	"github.com/xtreemos/xos/vom/order"
 )
 
 // Records says who may be certified: vom/xvoms.
 type Records interface {
 	Login(context.Context, xos.Account, vom.Proof) (vom.Identity, error)
 	Renew(context.Context, vom.Identity) (vom.Identity, error)
-	Delegate(ctx context.Context, source vom.Identity, node xos.NodeID, notAfter time.Time) (vom.Identity, error)
+	Delegate(ctx context.Context, source vom.Identity, node xos.NodeID, as vom.Origin, notAfter time.Time) (vom.Identity, error)
+	Origin(ctx context.Context, id vom.Identity) (vom.Origin, error)
 	Revoke(ctx context.Context, serial string, issued time.Time, reason string) error
 	Explain(ctx context.Context, account, serial string) (allowed bool, lines []string, err error)
 	Rules(ctx context.Context, account, serial string) ([]vom.Verdict, error)
@@ -46,6 +46,7 @@ type Service struct {
 	authority *authority.Authority
 	verifier  *credential.Verifier
 	audit     Audit
+	delegates Delegating
 	now       func() time.Time
 	log       *slog.Logger
 }
@@ -53,8 +54,11 @@ type Service struct {
 var _ xosv1connect.CredentialsHandler = (*Service)(nil)
 
 // New makes the service. The verifier must see the records' latest bundle.
-func New(r Records, a *authority.Authority, v *credential.Verifier, log Audit, now func() time.Time, l *slog.Logger) *Service {
-	return &Service{records: r, authority: a, verifier: v, audit: log, now: now, log: l}
+func New(r Records, a *authority.Authority, v *credential.Verifier, log Audit, d Delegating, now func() time.Time, l *slog.Logger) *Service {
+	if d.Validity <= 0 {
+		d.Validity = DefaultValidity
+	}
+	return &Service{records: r, authority: a, verifier: v, audit: log, delegates: d, now: now, log: l}
 }
 
 // Trust gives the public keys; anybody may have them.
@@ -135,68 +139,6 @@ func (s *Service) Revoke(ctx context.Context, _ *connect.Request[xosv1.RevokeReq
 		}
 		return &xosv1.RevokeResponse{}, s.records.Revoke(ctx, id.Serial, id.Issued, "revoked by its owner at "+s.now().UTC().Format(time.RFC3339))
 	})
-}
-
-// Delegate certifies a node's key for a user who showed herself to it.
-func (s *Service) Delegate(ctx context.Context, req *connect.Request[xosv1.DelegateRequest]) (*connect.Response[xosv1.DelegateResponse], error) {
-	node, source, end, err := s.delegation(ctx, req.Msg)
-	return audited(ctx, s, "delegate", accountOf(source), func() (*xosv1.DelegateResponse, error) {
-		if err != nil {
-			return nil, err
-		}
-		csr, _, err := authority.ParseRequest(req.Msg.Csr)
-		if err != nil {
-			return nil, err
-		}
-		id, err := s.records.Delegate(ctx, source, node, end)
-		if err != nil {
-			return nil, err
-		}
-		chain, err := s.authority.User(ctx, csr, id)
-		if err != nil {
-			return nil, err
-		}
-		return &xosv1.DelegateResponse{X509Chain: chain, Attributes: wire(id.Attributes), NotAfter: timestamppb.New(id.NotAfter)}, nil
-	})
-}
-
-// delegation says for which node, from what, and until when a delegated
-// credential is asked for.
-func (s *Service) delegation(ctx context.Context, m *xosv1.DelegateRequest) (xos.NodeID, vom.Identity, time.Time, error) {
-	fail := func(err error) (xos.NodeID, vom.Identity, time.Time, error) {
-		return "", vom.Identity{}, time.Time{}, err
-	}
-	peer, err := s.verifier.Machine(rpc.PeerFrom(ctx).Chain)
-	if err != nil {
-		return fail(err)
-	}
-	if peer.Service != vom.ServiceNode {
-		return fail(xos.Errorf(xos.Permission, "service %q acts for no user", peer.Service))
-	}
-	if len(m.SshCertificate) > 0 {
-		if len(m.Order) > 0 {
-			return fail(xos.Errorf(xos.Invalid, "show an OpenSSH certificate or an order, not both"))
-		}
-		cert, err := credential.ParseSSH(m.SshCertificate)
-		if err != nil {
-			return fail(err)
-		}
-		claimed, err := credential.FromSSH(cert)
-		if err != nil {
-			return fail(err)
-		}
-		id, err := s.verifier.SSH(cert, claimed.Account.String())
-		return peer.Node, id, id.NotAfter, err
-	}
-	o, id, err := order.Verify(s.verifier, m.Order, m.OrderSignature, m.OrderChain, s.now())
-	if err != nil {
-		return fail(err)
-	}
-	if xos.NodeID(o.ExecutionNode) != peer.Node {
-		return fail(xos.Errorf(xos.Permission, "the order is for %.80q, not for %s", o.ExecutionNode, peer.Node))
-	}
-	// The order's own end is that of starting the job, not of the job.
-	return peer.Node, id, id.NotAfter, nil
 }
 
 // Explain says what the core knows of an account or a certificate.

@@ -10,13 +10,15 @@
 //	roles                   GlobalPrimaryRoleName          roles@xtreemos
 //	home volume             HomeVolume                     home@xtreemos
 //	time of issue           Issued                         issued@xtreemos
-//	delegated to a node     DelegatedTo, DelegatedFrom     —
+//	delegated to a node     DelegatedTo, DelegatedFrom     delegated-to@xtreemos, delegated-from@xtreemos
 //	machine's service       MachineService                 —
 //
 // X.509 values are DER UTF8Strings; lists are separated by commas, which no
 // name contains, and sorted. An X.509 certificate speaks either for a user
 // (GlobalUserID) or for a machine (MachineService), never for both. An OpenSSH
-// certificate has one principal, the login name "alice@physics".
+// certificate has one principal, the login name "alice@physics". One that is
+// delegated to a node is a session's, by which she goes on from that node to
+// others; it is good from that node's addresses only.
 //
 // What is read is not yet believed: the From functions only parse, a Verifier
 // also checks chain, validity and revocation. Decoders refuse what the

@@ -95,7 +95,7 @@ func TestSSHRefusals(t *testing.T) {
 		{"tampered group", "alice@physics", change(func(c *ssh.Certificate) { c.Extensions["groups@xtreemos"] = "admins" }), xos.Permission},
 		{"tampered time", "alice@physics", change(func(c *ssh.Certificate) { c.ValidBefore += 3600 }), xos.Permission},
 		{"foreign signer claimed", "alice@physics", change(func(c *ssh.Certificate) { c.SignatureKey = forged.SignatureKey }), xos.Permission},
-		{"critical option", "alice@physics", change(func(c *ssh.Certificate) { c.CriticalOptions = map[string]string{"force-command": "x"} }), xos.Permission},
+		{"critical option", "alice@physics", change(func(c *ssh.Certificate) { c.CriticalOptions = map[string]string{"force-command": "x"} }), xos.Invalid},
 		{"second principal", "alice@physics", change(func(c *ssh.Certificate) { c.ValidPrincipals = append(c.ValidPrincipals, "root") }), xos.Invalid},
 		{"no principal", "alice@physics", change(func(c *ssh.Certificate) { c.ValidPrincipals = nil }), xos.Invalid},
 		{"host certificate", "alice@physics", change(func(c *ssh.Certificate) { c.CertType = ssh.HostCert }), xos.Invalid},

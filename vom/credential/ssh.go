@@ -23,7 +23,8 @@ const (
 	sshIssued = "issued@xtreemos"
 )
 
-// sshPermits is what sshd lets the bearer do. X11 is not among it.
+// sshPermits is what sshd lets the bearer of a user's own certificate do. X11
+// is not among it.
 var sshPermits = [...]string{"permit-pty", "permit-agent-forwarding", "permit-port-forwarding", "permit-user-rc"}
 
 // FillSSH writes an identity into an OpenSSH certificate that is to be signed:
@@ -34,7 +35,7 @@ func FillSSH(c *ssh.Certificate, id vom.Identity) error {
 		return err
 	}
 	if id.Node != "" {
-		return xos.Errorf(xos.NotSupported, "a delegated credential has no OpenSSH form")
+		return xos.Errorf(xos.NotSupported, "a delegated credential is no login's certificate: see FillSession")
 	}
 	c.CertType = ssh.UserCert
 	c.KeyId = id.Account.String()
@@ -83,7 +84,11 @@ func FromSSH(c *ssh.Certificate) (vom.Identity, error) {
 		},
 		Serial: strconv.FormatUint(c.Serial, 10),
 		Issued: issued,
-		Key:    ssh.FingerprintSHA256(c.Key),
+		Node:   xos.NodeID(c.Extensions[sshDelegatedTo]), Source: c.Extensions[sshDelegatedFrom],
+		Key: ssh.FingerprintSHA256(c.Key),
+	}
+	if err := checkSession(c, id); err != nil {
+		return vom.Identity{}, err
 	}
 	// A certificate "for ever" or beyond time.Time's seconds is none of ours.
 	if c.ValidAfter >= c.ValidBefore || c.ValidBefore > math.MaxUint32 {

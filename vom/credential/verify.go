@@ -89,9 +89,9 @@ func (v *Verifier) SSH(c *ssh.Certificate, principal string) (vom.Identity, erro
 	if err := v.valid(id.Account.String(), id.NotBefore, id.NotAfter); err != nil {
 		return vom.Identity{}, err
 	}
-	// No critical option is supported: each would narrow the certificate in a
-	// way that only sshd enforces.
-	checker := ssh.CertChecker{Clock: v.now, IsUserAuthority: known}
+	// No critical option is supported but a session's source address, which
+	// FromSSH has looked at and sshd enforces.
+	checker := ssh.CertChecker{Clock: v.now, IsUserAuthority: known, SupportedCriticalOptions: []string{sshSourceAddress}}
 	if err := checker.CheckCert(principal, c); err != nil {
 		return vom.Identity{}, vom.By(vom.RuleAuthority, xos.Errorf(xos.Permission, "the certificate of %s does not verify: %w", id.Account, err))
 	}

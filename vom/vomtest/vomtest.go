@@ -99,8 +99,12 @@ func Start(t testing.TB) *Grid {
 		t.Fatal(err)
 	}
 	g.Verifier = credential.NewVerifier(g.Records.Bundle, g.Now)
+	policy, err := vops.New(g.Records.Bundle, vops.Site{VOs: []xos.VOName{"*"}})
+	if err != nil {
+		t.Fatal(err)
+	}
 	log := slog.New(slog.DiscardHandler)
-	g.CDA = cda.New(g.Records, g.Authority, g.Verifier, g.Audit, g.Now, log)
+	g.CDA = cda.New(g.Records, g.Authority, g.Verifier, g.Audit, cda.Delegating{Policy: policy}, g.Now, log)
 	g.RCA = rca.New(g.Records, g.Authority, g.Verifier, g.Audit, "core", log)
 	return g
 }

@@ -5,7 +5,9 @@
 //
 // A request has the principal User::"alice@physics" with the attributes user,
 // vo, groups and roles, the action Action::"login" or Action::"run", and the
-// resource Node::"node1".
+// resource Node::"node1". Its context.from is the machine whose session she
+// comes from, "" where she shows a certificate of her own. For the actions
+// "delegate" and "sso" see Delegation.
 package vops
 
 import (
@@ -88,6 +90,11 @@ func parse(name, text string) (*cedar.PolicySet, error) {
 	set, err := cedar.NewPolicySetFromBytes(name, []byte(text))
 	if err != nil {
 		return nil, xos.Errorf(xos.Invalid, "the %s is no Cedar policy set: %w", name, err)
+	}
+	for _, p := range set.All() {
+		if _, err := validityOf(p); err != nil {
+			return nil, err
+		}
 	}
 	return set, nil
 }
@@ -192,7 +199,7 @@ func (d *Decider) shard(vo xos.VOName) (*shard, error) {
 	return nil, xos.Errorf(xos.Permission, "there is no VO %s", vo)
 }
 
-// both adds to the site's prohibitions the permission of everything else.
+// both adds to prohibitions the permission of everything else.
 func both(forbid *cedar.PolicySet) *cedar.PolicySet {
 	set := cedar.NewPolicySet()
 	for id, p := range forbid.All() {
@@ -227,7 +234,7 @@ func question(who vom.Identity, action vom.Action, node xos.NodeID) (cedar.Entit
 	return entities, cedar.Request{
 		Principal: principal, Resource: resource,
 		Action:  cedar.NewEntityUID("Action", cedar.String(action)),
-		Context: cedar.NewRecord(cedar.RecordMap{}),
+		Context: cedar.NewRecord(cedar.RecordMap{"from": cedar.String(who.Node)}),
 	}
 }
 

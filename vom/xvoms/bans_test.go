@@ -25,7 +25,7 @@ func TestBans(t *testing.T) {
 	a, token := f.member("alice@physics")
 	_, bobs := f.member("bob@physics")
 	id := must[vom.Identity](t)(f.Login(ctx, a, vom.Proof{Token: token, Key: key1}))
-	delegated := must[vom.Identity](t)(f.Delegate(ctx, id, "node1", id.NotAfter))
+	delegated := must[vom.Identity](t)(f.Delegate(ctx, id, "node1", vom.Origin{Until: id.NotAfter}, id.NotAfter))
 	refused := func(what string, ban vom.Ban, long time.Duration) {
 		t.Helper()
 		f.ok(second(f.AddBan(ctx, ban, long)))
@@ -128,7 +128,7 @@ func TestBanOfAKeyThatDies(t *testing.T) {
 		ctx := t.Context()
 		a, token := f.member("alice@physics")
 		id := must[vom.Identity](t)(f.Login(ctx, a, vom.Proof{Token: token, Key: key1}))
-		delegated := must[vom.Identity](t)(f.Delegate(ctx, id, "node1", id.NotAfter))
+		delegated := must[vom.Identity](t)(f.Delegate(ctx, id, "node1", vom.Origin{Until: id.NotAfter}, id.NotAfter))
 		b := &brittle{Store: f.db}
 		b.left.Store(100)
 		r, err := xvoms.New(ctx, xvoms.Config{Now: f.now}, b, f, vops.Check)

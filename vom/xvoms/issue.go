@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/binary"
-	"slices"
 	"strconv"
 	"time"
 
@@ -21,6 +20,12 @@ type issuedRecord struct {
 	Key      string     `json:"key,omitempty"` // fingerprint
 	Issued   time.Time  `json:"issued"`
 	NotAfter time.Time  `json:"not_after"`
+	// Of a delegated one, see vom.Origin.
+	Mode  vom.Mode  `json:"mode,omitempty"`
+	Depth int       `json:"depth,omitempty"`
+	Job   bool      `json:"job,omitempty"`
+	Until time.Time `json:"until,omitzero"`
+	Via   string    `json:"via,omitempty"`
 }
 
 // keepIssued is for how long after its end a certificate can be explained.
@@ -59,7 +64,7 @@ func (r *Records) Login(ctx context.Context, a xos.Account, p vom.Proof) (vom.Id
 			return vom.Identity{}, err
 		}
 	}
-	id, err := r.issue(ctx, a, func(t kv.Txn, _ memberRecord, id *vom.Identity) error {
+	id, err := r.issue(ctx, a, vom.Origin{}, func(t kv.Txn, _ memberRecord, id *vom.Identity) error {
 		id.Key = p.Key
 		u, ok, err := read[userRecord](t, keyUser(a.User))
 		if err != nil {
@@ -143,37 +148,14 @@ func (r *Records) Renew(ctx context.Context, id vom.Identity) (vom.Identity, err
 	if id.Node != "" {
 		return vom.Identity{}, xos.Errorf(xos.Permission, "a delegated credential cannot be renewed by itself")
 	}
-	return r.issue(ctx, id.Account, func(_ kv.Txn, _ memberRecord, fresh *vom.Identity) error {
+	return r.issue(ctx, id.Account, vom.Origin{}, func(_ kv.Txn, _ memberRecord, fresh *vom.Identity) error {
 		fresh.Key = id.Key
 		return nil
 	})
 }
 
-// Delegate gives what may be certified for a node that acts for the user of a
-// verified certificate: never more, and never for longer, than that.
-func (r *Records) Delegate(ctx context.Context, source vom.Identity, node xos.NodeID, notAfter time.Time) (vom.Identity, error) {
-	id, err := r.issue(ctx, source.Account, func(_ kv.Txn, m memberRecord, id *vom.Identity) error {
-		id.Node, id.Source = node, source.Serial
-		if source.Source != "" {
-			id.Source = source.Source
-		}
-		id.Groups = slices.DeleteFunc(slices.Clone(m.Groups), func(g xos.GroupName) bool { return !slices.Contains(source.Groups, g) })
-		id.Roles = slices.DeleteFunc(slices.Clone(m.Roles), func(g xos.RoleName) bool { return !slices.Contains(source.Roles, g) })
-		for _, end := range []time.Time{source.NotAfter, notAfter} {
-			if end.Before(id.NotAfter) {
-				id.NotAfter = end
-			}
-		}
-		if !id.NotAfter.After(id.Issued) {
-			return xos.Errorf(xos.Expired, "the credential of %s has expired", source.Account)
-		}
-		return nil
-	})
-	return id, err
-}
-
 // issue makes an identity from the membership record and notes it there.
-func (r *Records) issue(ctx context.Context, a xos.Account, check func(kv.Txn, memberRecord, *vom.Identity) error) (vom.Identity, error) {
+func (r *Records) issue(ctx context.Context, a xos.Account, from vom.Origin, check func(kv.Txn, memberRecord, *vom.Identity) error) (vom.Identity, error) {
 	var id vom.Identity
 	err := r.db.Update(ctx, func(t kv.Txn) error {
 		m, ok, err := read[memberRecord](t, keyMember(a))
@@ -201,7 +183,8 @@ func (r *Records) issue(ctx context.Context, a xos.Account, check func(kv.Txn, m
 		if err := r.notBanned(t, id); err != nil {
 			return err
 		}
-		if err := note(t, id.Serial, issuedRecord{Account: a.String(), Node: id.Node, Source: id.Source, Key: id.Key, Issued: issued, NotAfter: id.NotAfter}); err != nil {
+		if err := note(t, id.Serial, issuedRecord{Account: a.String(), Node: id.Node, Source: id.Source, Key: id.Key, Issued: issued, NotAfter: id.NotAfter,
+			Mode: from.Mode, Depth: from.Depth, Job: from.Job, Until: from.Until, Via: from.Via}); err != nil {
 			return err
 		}
 		m.LastIssued = later(m.LastIssued, issued)

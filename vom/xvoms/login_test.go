@@ -297,28 +297,43 @@ func TestDelegation(t *testing.T) {
 	ctx := t.Context()
 	alice, token := f.member("alice@physics", "analyst", "admin")
 	id := must[vom.Identity](t)(f.Login(ctx, alice, vom.Proof{Token: token}))
-	d := must[vom.Identity](t)(f.Delegate(ctx, id, "node1", f.now().Add(time.Minute)))
+	as := vom.Origin{Mode: vom.Vouched, Depth: 1, Until: id.NotAfter}
+	d := must[vom.Identity](t)(f.Delegate(ctx, id, "node1", as, f.now().Add(time.Minute)))
 	if d.Node != "node1" || d.Source != id.Serial || d.NotAfter.After(f.now().Add(time.Minute)) {
 		t.Errorf("delegated %+v", d)
 	}
-	again := must[vom.Identity](t)(f.Delegate(ctx, d, "node2", id.NotAfter))
-	if again.Source != id.Serial || again.NotAfter.After(d.NotAfter) {
+	if from := must[vom.Origin](t)(f.Origin(ctx, d)); from != as {
+		t.Errorf("on record is %+v, was %+v", from, as)
+	}
+	// What it comes from at first bounds it, and the machines between do not.
+	again := must[vom.Identity](t)(f.Delegate(ctx, d, "node2", as, id.NotAfter.Add(time.Hour)))
+	if again.Source != id.Serial || !again.NotAfter.Equal(id.NotAfter) {
 		t.Errorf("delegated on %+v", again)
+	}
+	for name, edit := range map[string]func(*vom.Identity){
+		"never issued":          func(v *vom.Identity) { v.Serial = "77" },
+		"of no login on record": func(v *vom.Identity) { v.Account.User = "bob" },
+	} {
+		odd := d
+		edit(&odd)
+		if _, err := f.Origin(ctx, odd); !xos.Is(err, xos.Permission) {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 	if _, err := f.Renew(ctx, d); !xos.Is(err, xos.Permission) {
 		t.Errorf("renewed by itself: %v", err)
 	}
 	id.Roles = []xos.RoleName{"analyst", "made-up"} // what the certificate says
-	if less := must[vom.Identity](t)(f.Delegate(ctx, id, "node1", id.NotAfter)); len(less.Roles) != 1 || less.Roles[0] != "analyst" {
+	if less := must[vom.Identity](t)(f.Delegate(ctx, id, "node1", as, id.NotAfter)); len(less.Roles) != 1 || less.Roles[0] != "analyst" {
 		t.Errorf("more than both certificate and records say: %v", less.Roles)
 	}
 	f.pass(2 * time.Minute)
-	if _, err := f.Delegate(ctx, d, "node1", id.NotAfter); !xos.Is(err, xos.Expired) {
+	if _, err := f.Delegate(ctx, d, "node1", as, id.NotAfter); !xos.Is(err, xos.Expired) {
 		t.Errorf("of one that has expired: %v", err)
 	}
 	f.ok(f.RemoveMember(ctx, alice, "", "by root"))
 	for what, err := range map[string]error{
-		"delegate": second(f.Delegate(ctx, id, "node1", id.NotAfter)),
+		"delegate": second(f.Delegate(ctx, id, "node1", as, id.NotAfter)),
 		"renew":    second(f.Renew(ctx, id)),
 	} {
 		var xe *xos.Error

@@ -111,7 +111,7 @@ func TestRevocationsAndEpochs(t *testing.T) {
 		bob, bobs := f.member("bob@physics")
 		id := must[vom.Identity](t)(f.Login(ctx, a, vom.Proof{Token: token}))
 		other := must[vom.Identity](t)(f.Login(ctx, bob, vom.Proof{Token: bobs}))
-		delegated := must[vom.Identity](t)(f.Delegate(ctx, id, "node1", id.NotAfter))
+		delegated := must[vom.Identity](t)(f.Delegate(ctx, id, "node1", vom.Origin{Until: id.NotAfter}, id.NotAfter))
 		before := f.Bundle().Epoch
 		// The clock goes back: it must not help an old certificate.
 		f.pass(-time.Hour)

@@ -24,7 +24,7 @@ func TestSerialsOfManyRefusals(t *testing.T) {
 			id := must[vom.Identity](t)(f.Login(ctx, a, vom.Proof{Token: token, Key: fmt.Sprintf("SHA256:%043d", len(ids))}))
 			ids = append(ids, id)
 			for _, node := range []xos.NodeID{"node1", "node2"} {
-				d := must[vom.Identity](t)(f.Delegate(ctx, id, node, id.NotAfter))
+				d := must[vom.Identity](t)(f.Delegate(ctx, id, node, vom.Origin{Until: id.NotAfter}, id.NotAfter))
 				ids = append(ids, d)
 			}
 		}

@@ -473,8 +473,18 @@ type DelegateRequest struct {
 	Order          []byte   `protobuf:"bytes,3,opt,name=order,proto3" json:"order,omitempty"`
 	OrderSignature []byte   `protobuf:"bytes,4,opt,name=order_signature,json=orderSignature,proto3" json:"order_signature,omitempty"`
 	OrderChain     [][]byte `protobuf:"bytes,5,rep,name=order_chain,json=orderChain,proto3" json:"order_chain,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// …or the delegated credential that it holds (DER, leaf first), on whose key
+	// the request must be.
+	HeldChain [][]byte `protobuf:"bytes,6,rep,name=held_chain,json=heldChain,proto3" json:"held_chain,omitempty"`
+	// With ssh_certificate: ConsentContent bytes and the signature by the key of
+	// that certificate, see vom/consent. Empty: the machine vouches for her.
+	Consent          []byte `protobuf:"bytes,7,opt,name=consent,proto3" json:"consent,omitempty"`
+	ConsentSignature []byte `protobuf:"bytes,8,opt,name=consent_signature,json=consentSignature,proto3" json:"consent_signature,omitempty"`
+	// PKCS #10 request for the key of her session's OpenSSH certificate, by which
+	// she goes on to other machines; empty: none wanted.
+	SshCsr        []byte `protobuf:"bytes,9,opt,name=ssh_csr,json=sshCsr,proto3" json:"ssh_csr,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *DelegateRequest) Reset() {
@@ -542,13 +552,46 @@ func (x *DelegateRequest) GetOrderChain() [][]byte {
 	return nil
 }
 
+func (x *DelegateRequest) GetHeldChain() [][]byte {
+	if x != nil {
+		return x.HeldChain
+	}
+	return nil
+}
+
+func (x *DelegateRequest) GetConsent() []byte {
+	if x != nil {
+		return x.Consent
+	}
+	return nil
+}
+
+func (x *DelegateRequest) GetConsentSignature() []byte {
+	if x != nil {
+		return x.ConsentSignature
+	}
+	return nil
+}
+
+func (x *DelegateRequest) GetSshCsr() []byte {
+	if x != nil {
+		return x.SshCsr
+	}
+	return nil
+}
+
 type DelegateResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	X509Chain     [][]byte               `protobuf:"bytes,1,rep,name=x509_chain,json=x509Chain,proto3" json:"x509_chain,omitempty"`
-	Attributes    *Attributes            `protobuf:"bytes,2,opt,name=attributes,proto3" json:"attributes,omitempty"`
-	NotAfter      *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=not_after,json=notAfter,proto3" json:"not_after,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	X509Chain      [][]byte               `protobuf:"bytes,1,rep,name=x509_chain,json=x509Chain,proto3" json:"x509_chain,omitempty"`
+	Attributes     *Attributes            `protobuf:"bytes,2,opt,name=attributes,proto3" json:"attributes,omitempty"`
+	NotAfter       *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=not_after,json=notAfter,proto3" json:"not_after,omitempty"`
+	SshCertificate string                 `protobuf:"bytes,4,opt,name=ssh_certificate,json=sshCertificate,proto3" json:"ssh_certificate,omitempty"` // authorized_keys form; for ssh_csr
+	SshRefused     string                 `protobuf:"bytes,5,opt,name=ssh_refused,json=sshRefused,proto3" json:"ssh_refused,omitempty"`             // why policy gives none
+	Until          *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=until,proto3" json:"until,omitempty"`                                         // until when it can be renewed
+	Mode           string                 `protobuf:"bytes,7,opt,name=mode,proto3" json:"mode,omitempty"`                                           // vom.Mode
+	Depth          int64                  `protobuf:"varint,8,opt,name=depth,proto3" json:"depth,omitempty"`                                        // how many machines it has come through
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *DelegateResponse) Reset() {
@@ -600,6 +643,41 @@ func (x *DelegateResponse) GetNotAfter() *timestamppb.Timestamp {
 		return x.NotAfter
 	}
 	return nil
+}
+
+func (x *DelegateResponse) GetSshCertificate() string {
+	if x != nil {
+		return x.SshCertificate
+	}
+	return ""
+}
+
+func (x *DelegateResponse) GetSshRefused() string {
+	if x != nil {
+		return x.SshRefused
+	}
+	return ""
+}
+
+func (x *DelegateResponse) GetUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Until
+	}
+	return nil
+}
+
+func (x *DelegateResponse) GetMode() string {
+	if x != nil {
+		return x.Mode
+	}
+	return ""
+}
+
+func (x *DelegateResponse) GetDepth() int64 {
+	if x != nil {
+		return x.Depth
+	}
+	return 0
 }
 
 type ExplainRequest struct {
@@ -3394,21 +3472,32 @@ const file_xos_v1_core_proto_rawDesc = "" +
 	"\fRenewRequest\x12\x10\n" +
 	"\x03csr\x18\x01 \x01(\fR\x03csr\"\x0f\n" +
 	"\rRevokeRequest\"\x10\n" +
-	"\x0eRevokeResponse\"\xac\x01\n" +
+	"\x0eRevokeResponse\"\xab\x02\n" +
 	"\x0fDelegateRequest\x12\x10\n" +
 	"\x03csr\x18\x01 \x01(\fR\x03csr\x12'\n" +
 	"\x0fssh_certificate\x18\x02 \x01(\fR\x0esshCertificate\x12\x14\n" +
 	"\x05order\x18\x03 \x01(\fR\x05order\x12'\n" +
 	"\x0forder_signature\x18\x04 \x01(\fR\x0eorderSignature\x12\x1f\n" +
 	"\vorder_chain\x18\x05 \x03(\fR\n" +
-	"orderChain\"\x9e\x01\n" +
+	"orderChain\x12\x1d\n" +
+	"\n" +
+	"held_chain\x18\x06 \x03(\fR\theldChain\x12\x18\n" +
+	"\aconsent\x18\a \x01(\fR\aconsent\x12+\n" +
+	"\x11consent_signature\x18\b \x01(\fR\x10consentSignature\x12\x17\n" +
+	"\assh_csr\x18\t \x01(\fR\x06sshCsr\"\xc4\x02\n" +
 	"\x10DelegateResponse\x12\x1d\n" +
 	"\n" +
 	"x509_chain\x18\x01 \x03(\fR\tx509Chain\x122\n" +
 	"\n" +
 	"attributes\x18\x02 \x01(\v2\x12.xos.v1.AttributesR\n" +
 	"attributes\x127\n" +
-	"\tnot_after\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\bnotAfter\"B\n" +
+	"\tnot_after\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\bnotAfter\x12'\n" +
+	"\x0fssh_certificate\x18\x04 \x01(\tR\x0esshCertificate\x12\x1f\n" +
+	"\vssh_refused\x18\x05 \x01(\tR\n" +
+	"sshRefused\x120\n" +
+	"\x05until\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x05until\x12\x12\n" +
+	"\x04mode\x18\a \x01(\tR\x04mode\x12\x14\n" +
+	"\x05depth\x18\b \x01(\x03R\x05depth\"B\n" +
 	"\x0eExplainRequest\x12\x18\n" +
 	"\aaccount\x18\x01 \x01(\tR\aaccount\x12\x16\n" +
 	"\x06serial\x18\x02 \x01(\tR\x06serial\"e\n" +
@@ -3696,91 +3785,92 @@ var file_xos_v1_core_proto_depIdxs = []int32{
 	63, // 1: xos.v1.IssueResponse.not_after:type_name -> google.protobuf.Timestamp
 	0,  // 2: xos.v1.DelegateResponse.attributes:type_name -> xos.v1.Attributes
 	63, // 3: xos.v1.DelegateResponse.not_after:type_name -> google.protobuf.Timestamp
-	64, // 4: xos.v1.ExplainResponse.rules:type_name -> xos.v1.Rule
-	0,  // 5: xos.v1.OrderContent.account:type_name -> xos.v1.Attributes
-	63, // 6: xos.v1.OrderContent.not_after:type_name -> google.protobuf.Timestamp
-	63, // 7: xos.v1.VO.created:type_name -> google.protobuf.Timestamp
-	13, // 8: xos.v1.ListVOsResponse.vos:type_name -> xos.v1.VO
-	63, // 9: xos.v1.User.created:type_name -> google.protobuf.Timestamp
-	63, // 10: xos.v1.CreateUserResponse.token_expires:type_name -> google.protobuf.Timestamp
-	63, // 11: xos.v1.CreateTokenResponse.expires:type_name -> google.protobuf.Timestamp
-	22, // 12: xos.v1.ListUsersResponse.users:type_name -> xos.v1.User
-	0,  // 13: xos.v1.ListMembersResponse.members:type_name -> xos.v1.Attributes
-	63, // 14: xos.v1.CreateJoinTokenResponse.expires:type_name -> google.protobuf.Timestamp
-	2,  // 15: xos.v1.JoinResponse.trust:type_name -> xos.v1.TrustResponse
-	63, // 16: xos.v1.JoinResponse.not_after:type_name -> google.protobuf.Timestamp
-	63, // 17: xos.v1.Machine.joined:type_name -> google.protobuf.Timestamp
-	63, // 18: xos.v1.Machine.not_after:type_name -> google.protobuf.Timestamp
-	44, // 19: xos.v1.ListMachinesResponse.machines:type_name -> xos.v1.Machine
-	63, // 20: xos.v1.BundleResponse.issued:type_name -> google.protobuf.Timestamp
-	63, // 21: xos.v1.Volume.created:type_name -> google.protobuf.Timestamp
-	51, // 22: xos.v1.CreateVolumeResponse.volume:type_name -> xos.v1.Volume
-	51, // 23: xos.v1.ListVolumesResponse.volumes:type_name -> xos.v1.Volume
-	63, // 24: xos.v1.Storage.seen:type_name -> google.protobuf.Timestamp
-	58, // 25: xos.v1.ListStorageResponse.storage:type_name -> xos.v1.Storage
-	1,  // 26: xos.v1.Credentials.Trust:input_type -> xos.v1.TrustRequest
-	3,  // 27: xos.v1.Credentials.Issue:input_type -> xos.v1.IssueRequest
-	5,  // 28: xos.v1.Credentials.Renew:input_type -> xos.v1.RenewRequest
-	6,  // 29: xos.v1.Credentials.Revoke:input_type -> xos.v1.RevokeRequest
-	8,  // 30: xos.v1.Credentials.Delegate:input_type -> xos.v1.DelegateRequest
-	10, // 31: xos.v1.Credentials.Explain:input_type -> xos.v1.ExplainRequest
-	14, // 32: xos.v1.VOs.CreateVO:input_type -> xos.v1.CreateVORequest
-	16, // 33: xos.v1.VOs.DeleteVO:input_type -> xos.v1.DeleteVORequest
-	18, // 34: xos.v1.VOs.ListVOs:input_type -> xos.v1.ListVOsRequest
-	20, // 35: xos.v1.VOs.SetPolicy:input_type -> xos.v1.SetPolicyRequest
-	23, // 36: xos.v1.VOs.CreateUser:input_type -> xos.v1.CreateUserRequest
-	25, // 37: xos.v1.VOs.SetPassword:input_type -> xos.v1.SetPasswordRequest
-	27, // 38: xos.v1.VOs.CreateToken:input_type -> xos.v1.CreateTokenRequest
-	29, // 39: xos.v1.VOs.DeleteUser:input_type -> xos.v1.DeleteUserRequest
-	31, // 40: xos.v1.VOs.ListUsers:input_type -> xos.v1.ListUsersRequest
-	33, // 41: xos.v1.VOs.AddMember:input_type -> xos.v1.AddMemberRequest
-	35, // 42: xos.v1.VOs.RemoveMember:input_type -> xos.v1.RemoveMemberRequest
-	37, // 43: xos.v1.VOs.ListMembers:input_type -> xos.v1.ListMembersRequest
-	39, // 44: xos.v1.Machines.CreateJoinToken:input_type -> xos.v1.CreateJoinTokenRequest
-	41, // 45: xos.v1.Machines.Join:input_type -> xos.v1.JoinRequest
-	43, // 46: xos.v1.Machines.RenewMachine:input_type -> xos.v1.RenewMachineRequest
-	45, // 47: xos.v1.Machines.ListMachines:input_type -> xos.v1.ListMachinesRequest
-	47, // 48: xos.v1.Machines.RemoveMachine:input_type -> xos.v1.RemoveMachineRequest
-	49, // 49: xos.v1.Machines.Bundle:input_type -> xos.v1.BundleRequest
-	52, // 50: xos.v1.Directory.CreateVolume:input_type -> xos.v1.CreateVolumeRequest
-	54, // 51: xos.v1.Directory.DeleteVolume:input_type -> xos.v1.DeleteVolumeRequest
-	56, // 52: xos.v1.Directory.ListVolumes:input_type -> xos.v1.ListVolumesRequest
-	59, // 53: xos.v1.Directory.AnnounceStorage:input_type -> xos.v1.AnnounceStorageRequest
-	61, // 54: xos.v1.Directory.ListStorage:input_type -> xos.v1.ListStorageRequest
-	2,  // 55: xos.v1.Credentials.Trust:output_type -> xos.v1.TrustResponse
-	4,  // 56: xos.v1.Credentials.Issue:output_type -> xos.v1.IssueResponse
-	4,  // 57: xos.v1.Credentials.Renew:output_type -> xos.v1.IssueResponse
-	7,  // 58: xos.v1.Credentials.Revoke:output_type -> xos.v1.RevokeResponse
-	9,  // 59: xos.v1.Credentials.Delegate:output_type -> xos.v1.DelegateResponse
-	11, // 60: xos.v1.Credentials.Explain:output_type -> xos.v1.ExplainResponse
-	15, // 61: xos.v1.VOs.CreateVO:output_type -> xos.v1.CreateVOResponse
-	17, // 62: xos.v1.VOs.DeleteVO:output_type -> xos.v1.DeleteVOResponse
-	19, // 63: xos.v1.VOs.ListVOs:output_type -> xos.v1.ListVOsResponse
-	21, // 64: xos.v1.VOs.SetPolicy:output_type -> xos.v1.SetPolicyResponse
-	24, // 65: xos.v1.VOs.CreateUser:output_type -> xos.v1.CreateUserResponse
-	26, // 66: xos.v1.VOs.SetPassword:output_type -> xos.v1.SetPasswordResponse
-	28, // 67: xos.v1.VOs.CreateToken:output_type -> xos.v1.CreateTokenResponse
-	30, // 68: xos.v1.VOs.DeleteUser:output_type -> xos.v1.DeleteUserResponse
-	32, // 69: xos.v1.VOs.ListUsers:output_type -> xos.v1.ListUsersResponse
-	34, // 70: xos.v1.VOs.AddMember:output_type -> xos.v1.AddMemberResponse
-	36, // 71: xos.v1.VOs.RemoveMember:output_type -> xos.v1.RemoveMemberResponse
-	38, // 72: xos.v1.VOs.ListMembers:output_type -> xos.v1.ListMembersResponse
-	40, // 73: xos.v1.Machines.CreateJoinToken:output_type -> xos.v1.CreateJoinTokenResponse
-	42, // 74: xos.v1.Machines.Join:output_type -> xos.v1.JoinResponse
-	42, // 75: xos.v1.Machines.RenewMachine:output_type -> xos.v1.JoinResponse
-	46, // 76: xos.v1.Machines.ListMachines:output_type -> xos.v1.ListMachinesResponse
-	48, // 77: xos.v1.Machines.RemoveMachine:output_type -> xos.v1.RemoveMachineResponse
-	50, // 78: xos.v1.Machines.Bundle:output_type -> xos.v1.BundleResponse
-	53, // 79: xos.v1.Directory.CreateVolume:output_type -> xos.v1.CreateVolumeResponse
-	55, // 80: xos.v1.Directory.DeleteVolume:output_type -> xos.v1.DeleteVolumeResponse
-	57, // 81: xos.v1.Directory.ListVolumes:output_type -> xos.v1.ListVolumesResponse
-	60, // 82: xos.v1.Directory.AnnounceStorage:output_type -> xos.v1.AnnounceStorageResponse
-	62, // 83: xos.v1.Directory.ListStorage:output_type -> xos.v1.ListStorageResponse
-	55, // [55:84] is the sub-list for method output_type
-	26, // [26:55] is the sub-list for method input_type
-	26, // [26:26] is the sub-list for extension type_name
-	26, // [26:26] is the sub-list for extension extendee
-	0,  // [0:26] is the sub-list for field type_name
+	63, // 4: xos.v1.DelegateResponse.until:type_name -> google.protobuf.Timestamp
+	64, // 5: xos.v1.ExplainResponse.rules:type_name -> xos.v1.Rule
+	0,  // 6: xos.v1.OrderContent.account:type_name -> xos.v1.Attributes
+	63, // 7: xos.v1.OrderContent.not_after:type_name -> google.protobuf.Timestamp
+	63, // 8: xos.v1.VO.created:type_name -> google.protobuf.Timestamp
+	13, // 9: xos.v1.ListVOsResponse.vos:type_name -> xos.v1.VO
+	63, // 10: xos.v1.User.created:type_name -> google.protobuf.Timestamp
+	63, // 11: xos.v1.CreateUserResponse.token_expires:type_name -> google.protobuf.Timestamp
+	63, // 12: xos.v1.CreateTokenResponse.expires:type_name -> google.protobuf.Timestamp
+	22, // 13: xos.v1.ListUsersResponse.users:type_name -> xos.v1.User
+	0,  // 14: xos.v1.ListMembersResponse.members:type_name -> xos.v1.Attributes
+	63, // 15: xos.v1.CreateJoinTokenResponse.expires:type_name -> google.protobuf.Timestamp
+	2,  // 16: xos.v1.JoinResponse.trust:type_name -> xos.v1.TrustResponse
+	63, // 17: xos.v1.JoinResponse.not_after:type_name -> google.protobuf.Timestamp
+	63, // 18: xos.v1.Machine.joined:type_name -> google.protobuf.Timestamp
+	63, // 19: xos.v1.Machine.not_after:type_name -> google.protobuf.Timestamp
+	44, // 20: xos.v1.ListMachinesResponse.machines:type_name -> xos.v1.Machine
+	63, // 21: xos.v1.BundleResponse.issued:type_name -> google.protobuf.Timestamp
+	63, // 22: xos.v1.Volume.created:type_name -> google.protobuf.Timestamp
+	51, // 23: xos.v1.CreateVolumeResponse.volume:type_name -> xos.v1.Volume
+	51, // 24: xos.v1.ListVolumesResponse.volumes:type_name -> xos.v1.Volume
+	63, // 25: xos.v1.Storage.seen:type_name -> google.protobuf.Timestamp
+	58, // 26: xos.v1.ListStorageResponse.storage:type_name -> xos.v1.Storage
+	1,  // 27: xos.v1.Credentials.Trust:input_type -> xos.v1.TrustRequest
+	3,  // 28: xos.v1.Credentials.Issue:input_type -> xos.v1.IssueRequest
+	5,  // 29: xos.v1.Credentials.Renew:input_type -> xos.v1.RenewRequest
+	6,  // 30: xos.v1.Credentials.Revoke:input_type -> xos.v1.RevokeRequest
+	8,  // 31: xos.v1.Credentials.Delegate:input_type -> xos.v1.DelegateRequest
+	10, // 32: xos.v1.Credentials.Explain:input_type -> xos.v1.ExplainRequest
+	14, // 33: xos.v1.VOs.CreateVO:input_type -> xos.v1.CreateVORequest
+	16, // 34: xos.v1.VOs.DeleteVO:input_type -> xos.v1.DeleteVORequest
+	18, // 35: xos.v1.VOs.ListVOs:input_type -> xos.v1.ListVOsRequest
+	20, // 36: xos.v1.VOs.SetPolicy:input_type -> xos.v1.SetPolicyRequest
+	23, // 37: xos.v1.VOs.CreateUser:input_type -> xos.v1.CreateUserRequest
+	25, // 38: xos.v1.VOs.SetPassword:input_type -> xos.v1.SetPasswordRequest
+	27, // 39: xos.v1.VOs.CreateToken:input_type -> xos.v1.CreateTokenRequest
+	29, // 40: xos.v1.VOs.DeleteUser:input_type -> xos.v1.DeleteUserRequest
+	31, // 41: xos.v1.VOs.ListUsers:input_type -> xos.v1.ListUsersRequest
+	33, // 42: xos.v1.VOs.AddMember:input_type -> xos.v1.AddMemberRequest
+	35, // 43: xos.v1.VOs.RemoveMember:input_type -> xos.v1.RemoveMemberRequest
+	37, // 44: xos.v1.VOs.ListMembers:input_type -> xos.v1.ListMembersRequest
+	39, // 45: xos.v1.Machines.CreateJoinToken:input_type -> xos.v1.CreateJoinTokenRequest
+	41, // 46: xos.v1.Machines.Join:input_type -> xos.v1.JoinRequest
+	43, // 47: xos.v1.Machines.RenewMachine:input_type -> xos.v1.RenewMachineRequest
+	45, // 48: xos.v1.Machines.ListMachines:input_type -> xos.v1.ListMachinesRequest
+	47, // 49: xos.v1.Machines.RemoveMachine:input_type -> xos.v1.RemoveMachineRequest
+	49, // 50: xos.v1.Machines.Bundle:input_type -> xos.v1.BundleRequest
+	52, // 51: xos.v1.Directory.CreateVolume:input_type -> xos.v1.CreateVolumeRequest
+	54, // 52: xos.v1.Directory.DeleteVolume:input_type -> xos.v1.DeleteVolumeRequest
+	56, // 53: xos.v1.Directory.ListVolumes:input_type -> xos.v1.ListVolumesRequest
+	59, // 54: xos.v1.Directory.AnnounceStorage:input_type -> xos.v1.AnnounceStorageRequest
+	61, // 55: xos.v1.Directory.ListStorage:input_type -> xos.v1.ListStorageRequest
+	2,  // 56: xos.v1.Credentials.Trust:output_type -> xos.v1.TrustResponse
+	4,  // 57: xos.v1.Credentials.Issue:output_type -> xos.v1.IssueResponse
+	4,  // 58: xos.v1.Credentials.Renew:output_type -> xos.v1.IssueResponse
+	7,  // 59: xos.v1.Credentials.Revoke:output_type -> xos.v1.RevokeResponse
+	9,  // 60: xos.v1.Credentials.Delegate:output_type -> xos.v1.DelegateResponse
+	11, // 61: xos.v1.Credentials.Explain:output_type -> xos.v1.ExplainResponse
+	15, // 62: xos.v1.VOs.CreateVO:output_type -> xos.v1.CreateVOResponse
+	17, // 63: xos.v1.VOs.DeleteVO:output_type -> xos.v1.DeleteVOResponse
+	19, // 64: xos.v1.VOs.ListVOs:output_type -> xos.v1.ListVOsResponse
+	21, // 65: xos.v1.VOs.SetPolicy:output_type -> xos.v1.SetPolicyResponse
+	24, // 66: xos.v1.VOs.CreateUser:output_type -> xos.v1.CreateUserResponse
+	26, // 67: xos.v1.VOs.SetPassword:output_type -> xos.v1.SetPasswordResponse
+	28, // 68: xos.v1.VOs.CreateToken:output_type -> xos.v1.CreateTokenResponse
+	30, // 69: xos.v1.VOs.DeleteUser:output_type -> xos.v1.DeleteUserResponse
+	32, // 70: xos.v1.VOs.ListUsers:output_type -> xos.v1.ListUsersResponse
+	34, // 71: xos.v1.VOs.AddMember:output_type -> xos.v1.AddMemberResponse
+	36, // 72: xos.v1.VOs.RemoveMember:output_type -> xos.v1.RemoveMemberResponse
+	38, // 73: xos.v1.VOs.ListMembers:output_type -> xos.v1.ListMembersResponse
+	40, // 74: xos.v1.Machines.CreateJoinToken:output_type -> xos.v1.CreateJoinTokenResponse
+	42, // 75: xos.v1.Machines.Join:output_type -> xos.v1.JoinResponse
+	42, // 76: xos.v1.Machines.RenewMachine:output_type -> xos.v1.JoinResponse
+	46, // 77: xos.v1.Machines.ListMachines:output_type -> xos.v1.ListMachinesResponse
+	48, // 78: xos.v1.Machines.RemoveMachine:output_type -> xos.v1.RemoveMachineResponse
+	50, // 79: xos.v1.Machines.Bundle:output_type -> xos.v1.BundleResponse
+	53, // 80: xos.v1.Directory.CreateVolume:output_type -> xos.v1.CreateVolumeResponse
+	55, // 81: xos.v1.Directory.DeleteVolume:output_type -> xos.v1.DeleteVolumeResponse
+	57, // 82: xos.v1.Directory.ListVolumes:output_type -> xos.v1.ListVolumesResponse
+	60, // 83: xos.v1.Directory.AnnounceStorage:output_type -> xos.v1.AnnounceStorageResponse
+	62, // 84: xos.v1.Directory.ListStorage:output_type -> xos.v1.ListStorageResponse
+	56, // [56:85] is the sub-list for method output_type
+	27, // [27:56] is the sub-list for method input_type
+	27, // [27:27] is the sub-list for extension type_name
+	27, // [27:27] is the sub-list for extension extendee
+	0,  // [0:27] is the sub-list for field type_name
 }
 
 func init() { file_xos_v1_core_proto_init() }

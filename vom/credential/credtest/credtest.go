@@ -11,6 +11,7 @@ import (
 	"encoding/pem"
 	"math/big"
 	"net"
+	"net/netip"
 	"slices"
 	"sync"
 	"testing"
@@ -159,6 +160,26 @@ func (a *Authority) SSHUser(account string, opts ...Option) (*ssh.Certificate, e
 	}
 	if s.err != nil {
 		s.err(c)
+	}
+	if err := c.SignCert(rand.Reader, a.ssh); err != nil {
+		a.t.Fatal(err)
+	}
+	return c, s.key
+}
+
+// SSHSession gives the OpenSSH certificate of a session on a node, and its key.
+func (a *Authority) SSHSession(account string, node xos.NodeID, from []netip.Addr, opts ...Option) (*ssh.Certificate, ed25519.PrivateKey) {
+	a.t.Helper()
+	s := a.spec(account, opts)
+	s.id.Node = node
+	pub, err := ssh.NewPublicKey(s.pub)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	c := &ssh.Certificate{Key: pub, Serial: uint64(a.next()),
+		ValidAfter: uint64(s.id.NotBefore.Unix()), ValidBefore: uint64(s.id.NotAfter.Unix())}
+	if err := credential.FillSession(c, s.id, from); err != nil {
+		a.t.Fatal(err)
 	}
 	if err := c.SignCert(rand.Reader, a.ssh); err != nil {
 		a.t.Fatal(err)

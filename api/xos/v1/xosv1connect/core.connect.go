@@ -118,8 +118,9 @@ type CredentialsClient interface {
 	// Revoke ends the certificate the caller presents (mTLS).
 	Revoke(context.Context, *connect.Request[v1.RevokeRequest]) (*connect.Response[v1.RevokeResponse], error)
 	// Delegate gives the calling machine (mTLS, a node) a credential of its own
-	// to act for a user, against what she showed it. It is never longer-lived
-	// than that.
+	// to act for a user, against what she showed it, or anew against the one it
+	// holds. Neither it nor any renewal is longer-lived than the certificate of
+	// her login.
 	Delegate(context.Context, *connect.Request[v1.DelegateRequest]) (*connect.Response[v1.DelegateResponse], error)
 	// Explain says what the core knows of an account or certificate: for
 	// the user herself (mTLS, even when revoked), machines and administrators.
@@ -228,8 +229,9 @@ type CredentialsHandler interface {
 	// Revoke ends the certificate the caller presents (mTLS).
 	Revoke(context.Context, *connect.Request[v1.RevokeRequest]) (*connect.Response[v1.RevokeResponse], error)
 	// Delegate gives the calling machine (mTLS, a node) a credential of its own
-	// to act for a user, against what she showed it. It is never longer-lived
-	// than that.
+	// to act for a user, against what she showed it, or anew against the one it
+	// holds. Neither it nor any renewal is longer-lived than the certificate of
+	// her login.
 	Delegate(context.Context, *connect.Request[v1.DelegateRequest]) (*connect.Response[v1.DelegateResponse], error)
 	// Explain says what the core knows of an account or certificate: for
 	// the user herself (mTLS, even when revoked), machines and administrators.
