@@ -56,6 +56,8 @@ type Session struct {
 type Credential struct {
 	Certificate tls.Certificate
 	Identity    vom.Identity
+	// Until is when no renewal of it will be longer-lived; zero: not known.
+	Until time.Time
 }
 
 // Sessions is what the other services of a machine ask of its session service.

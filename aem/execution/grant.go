@@ -74,7 +74,11 @@ func (e *Execution) delegate(ctx context.Context, who vom.Identity, signed order
 		return session.Credential{}, xos.Errorf(xos.Internal, "the core delegated %s to %q; wanted %s to %s", id.Account, id.Node, who.Account, e.cfg.Node)
 	}
 	c.Leaf = chain[0]
-	return session.Credential{Certificate: c, Identity: id}, nil
+	out := session.Credential{Certificate: c, Identity: id}
+	if resp.Msg.Until.IsValid() {
+		out.Until = resp.Msg.Until.AsTime()
+	}
+	return out, nil
 }
 
 func parse(ders [][]byte) ([]*x509.Certificate, error) {

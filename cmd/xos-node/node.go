@@ -220,6 +220,7 @@ func serveJobs(ctx context.Context, cfg config, d jobDeps) error {
 	remote.Handle(xosv1connect.NewExecutionHandler(units, opts...))
 	local.Handle(xosv1connect.NewSessionHandler(d.sessions, opts...))
 	local.Handle(xosv1connect.NewUIDsHandler(d.sessions, opts...))
+	local.Handle(xosv1connect.NewDelegationHandler(d.sessions, opts...))
 	local.Handle(xosv1connect.NewJobsHandler(manager, opts...))
 	local.Handle(xosv1connect.NewGuardHandler(d.guard, opts...))
 	local.Handle(xosv1connect.NewAuditHandler(d.decisions, opts...))

@@ -62,7 +62,7 @@ func newRootCommand() *cobra.Command {
 			root.AddCommand(c)
 		}
 	}
-	add("user", newLoginCommand(), newLogoutCommand(), newPasswdCommand(), newWhoamiCommand(), newTrustCommand(), newExplainCommand())
+	add("user", newLoginCommand(), newLogoutCommand(), newPasswdCommand(), newWhoamiCommand(), newTrustCommand(), newExplainCommand(), newDelegateCommand())
 	add("jobs", jobCommands()...)
 	add("admin", newUpCommand(), newDownCommand(), newStatusCommand(), newVOCommand(), newUserCommand(),
 		newNodeCommand(), newBanCommand(), newCACommand(), newVolumeCommand(), newSessionCommand(), newUIDCommand(), newGuardCommand(), newAuditCommand())

@@ -72,17 +72,25 @@ func (s *Service) Admit(ctx context.Context, who vom.Identity, grant session.Cre
 	return s.mapping(p), release, nil
 }
 
-// keep takes a grant if it is better than what is held.
-func (s *Service) keep(p *person, grant session.Credential) error {
+// keep takes a grant if it is better than what is held: that one is renewed, so
+// what counts is for how long it can be.
+func (s *Service) keep(p *person, c session.Credential) error {
 	p.work.Lock()
 	defer p.work.Unlock()
-	s.mu.Lock()
-	held := p.held
-	s.mu.Unlock()
-	if held != nil && !grant.Identity.NotAfter.After(held.Identity.NotAfter) || grant.Certificate.PrivateKey == nil {
+	if c.Certificate.PrivateKey == nil {
 		return nil
 	}
-	return s.hold(p, grant)
+	if c.Until.IsZero() {
+		c.Until = c.Identity.NotAfter
+	}
+	s.mu.Lock()
+	held, until := p.held, p.terms.Until
+	s.mu.Unlock()
+	if held != nil && (s.good(held) || !s.good(&c)) && !c.Until.After(until) {
+		return nil
+	}
+	_, err := s.hold(p, grant{Credential: c, terms: terms{Until: c.Until, Job: true}})
+	return err
 }
 
 // Revoked implements session.Sessions.

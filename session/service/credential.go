@@ -23,7 +23,8 @@ import (
 	"github.com/xtreemos/xos/vom/machine"
 )
 
-// spare is how long a credential must still be good to be used.
+// spare is how long a credential must still be good to be used: this, or a
+// tenth of its validity.
 const spare = 10 * time.Second
 
 // delegateTime bounds how long a login waits for the core.
@@ -31,7 +32,11 @@ const delegateTime = 4 * time.Second
 
 // good reports whether a credential may be used.
 func (s *Service) good(c *session.Credential) bool {
-	return c != nil && s.Now().Add(spare).Before(c.Identity.NotAfter)
+	if c == nil {
+		return false
+	}
+	need := min(spare, c.Identity.NotAfter.Sub(c.Identity.Issued)/10)
+	return s.Now().Add(need).Before(c.Identity.NotAfter)
 }
 
 // Credential implements session.Sessions.
@@ -54,63 +59,86 @@ func (s *Service) Credential(ctx context.Context, a xos.Account) (session.Creden
 	return s.obtain(ctx, p)
 }
 
-// obtain gives a good credential of a person, a new one if need be: where the
-// one held ends before the certificate she showed last. The caller holds
-// p.work.
-func (s *Service) obtain(ctx context.Context, p *person) (session.Credential, error) {
-	s.mu.Lock()
-	held, shown, until := p.held, p.shown, p.until
-	s.mu.Unlock()
-	if s.good(held) && (len(shown) == 0 || until.Sub(held.Identity.NotAfter) < time.Minute) {
-		return *held, nil
-	}
-	c, err := s.delegate(ctx, p, shown)
-	if err == nil {
-		err = s.hold(p, c)
-	}
-	if err != nil && s.good(held) {
-		return *held, nil // shorter, but good
-	}
-	return c, err
-}
-
-// delegate has the core certify a key of this machine against the certificate
-// that the user showed. The key is the former one, where there is one, so that
-// the stored pair fits at every moment.
-func (s *Service) delegate(ctx context.Context, p *person, shown []byte) (session.Credential, error) {
-	if len(shown) == 0 {
-		return session.Credential{}, xos.Errorf(xos.Unavailable, "the credential of %s has run out", p.account).WithHint("log in again")
-	}
-	cert, err := credential.ParseSSH(shown)
+// delegate has the core certify a key of this machine, and one of her session,
+// against what is shown: her certificate, or the credential that is held. The
+// key is the former one, where there is one, so that the stored pair fits at
+// every moment, and a consent does.
+func (s *Service) delegate(ctx context.Context, p *person, by evidence) (grant, error) {
+	fail := func(err error) (grant, error) { return grant{}, err }
+	key, err := s.keyOf(p)
 	if err != nil {
-		return session.Credential{}, err
+		return fail(err)
 	}
-	if _, err := s.Verifier.SSH(cert, p.account.String()); err != nil {
-		return session.Credential{}, err
+	req := &xosv1.DelegateRequest{HeldChain: by.held, SshCertificate: by.shown, Consent: by.consent.Content, ConsentSignature: by.consent.Signature}
+	if len(by.shown) > 0 {
+		cert, err := credential.ParseSSH(by.shown)
+		if err != nil {
+			return fail(err)
+		}
+		if _, err := s.Verifier.SSH(cert, p.account.String()); err != nil {
+			return fail(err)
+		}
+	}
+	if req.Csr, err = requestFor(p.account, key); err != nil {
+		return fail(err)
+	}
+	s.mu.Lock()
+	on, job := p.onward, p.terms.Job && len(by.held) > 0
+	s.mu.Unlock()
+	if job {
+		on = nil
+	} else {
+		if on == nil {
+			if on, err = newOnward(); err != nil {
+				return fail(err)
+			}
+		}
+		if req.SshCsr, err = requestFor(p.account, on.key); err != nil {
+			return fail(err)
+		}
 	}
 	ctx, cancel := context.WithTimeout(ctx, delegateTime)
 	defer cancel()
-	s.mu.Lock()
-	held := p.held
-	s.mu.Unlock()
-	var key ed25519.PrivateKey
-	if held != nil {
-		key, _ = held.Certificate.PrivateKey.(ed25519.PrivateKey)
+	resp, err := s.Credentials.Delegate(ctx, connect.NewRequest(req))
+	if err != nil {
+		return fail(err)
 	}
-	if key == nil {
-		if _, key, err = ed25519.GenerateKey(rand.Reader); err != nil {
-			return session.Credential{}, err
+	c, err := s.credentialOf(p.account, resp.Msg.X509Chain, key)
+	if err != nil {
+		return fail(err)
+	}
+	t := terms{Until: c.Identity.NotAfter, Mode: resp.Msg.Mode, Depth: int(resp.Msg.Depth), Job: job, Refused: resp.Msg.SshRefused}
+	if resp.Msg.Until.IsValid() && resp.Msg.Until.AsTime().After(t.Until) {
+		t.Until = resp.Msg.Until.AsTime()
+	}
+	return grant{c, t, on, resp.Msg.SshCertificate}, nil
+}
+
+// keyOf gives this machine's key for a person.
+func (s *Service) keyOf(p *person) (ed25519.PrivateKey, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if p.held != nil {
+		if key, ok := p.held.Certificate.PrivateKey.(ed25519.PrivateKey); ok {
+			return key, nil
 		}
 	}
-	csr, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{Subject: pkix.Name{CommonName: p.account.String()}}, key)
-	if err != nil {
-		return session.Credential{}, xos.Errorf(xos.Internal, "requesting a credential: %w", err)
+	if p.key == nil {
+		_, key, err := ed25519.GenerateKey(rand.Reader)
+		if err != nil {
+			return nil, err
+		}
+		p.key = key
 	}
-	resp, err := s.Credentials.Delegate(ctx, connect.NewRequest(&xosv1.DelegateRequest{Csr: csr, SshCertificate: shown}))
+	return p.key, nil
+}
+
+func requestFor(a xos.Account, key ed25519.PrivateKey) ([]byte, error) {
+	csr, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{Subject: pkix.Name{CommonName: a.String()}}, key)
 	if err != nil {
-		return session.Credential{}, err
+		return nil, xos.Errorf(xos.Internal, "requesting a credential: %w", err)
 	}
-	return s.credentialOf(p.account, resp.Msg.X509Chain, key)
+	return csr, nil
 }
 
 // credentialOf verifies what the core delegated.
@@ -131,13 +159,33 @@ func (s *Service) credentialOf(a xos.Account, ders [][]byte, key ed25519.Private
 		return session.Credential{}, xos.Errorf(xos.Invalid, "the delegated certificate is for another key")
 	}
 	if id.Account != a || id.Node != s.cfg.Node {
-		return session.Credential{}, xos.Errorf(xos.Internal, "the core delegated %s to %q, wanted %s to %q", id.Account, id.Node, a, s.cfg.Node)
+		return session.Credential{}, xos.Errorf(xos.Internal, "the core delegated %s to %q, wanted %s to %s", id.Account, id.Node, a, s.cfg.Node)
 	}
 	return session.Credential{Certificate: tls.Certificate{Certificate: ders, PrivateKey: key, Leaf: chain[0]}, Identity: id}, nil
 }
 
-// hold keeps a credential, in memory and for the mount process.
-func (s *Service) hold(p *person, c session.Credential) error {
+// hold keeps what was granted, and plans its renewal. The caller holds p.work.
+func (s *Service) hold(p *person, g grant) (session.Credential, error) {
+	if err := s.store(p.uid, g.Credential); err != nil {
+		return session.Credential{}, err
+	}
+	if err := s.keepOnward(p, g.onward, g.line); err != nil {
+		s.Log.Warn("a session has no certificate to go on with", "account", p.account, "error", err)
+	}
+	g.Credential.Until = g.terms.Until
+	s.mu.Lock()
+	if !g.terms.Until.Equal(p.terms.Until) {
+		p.warned = s.passed(g.terms.Until)
+	}
+	p.held, p.terms, p.fresh = &g.Credential, g.terms, nil
+	p.schedule(g.Credential, s.Now())
+	s.wake(p)
+	s.mu.Unlock()
+	return g.Credential, s.save(p)
+}
+
+// store keeps a credential for the mount process.
+func (s *Service) store(uid uint32, c session.Credential) error {
 	key, err := x509.MarshalPKCS8PrivateKey(c.Certificate.PrivateKey)
 	if err != nil {
 		return xos.Errorf(xos.Internal, "encoding a key: %w", err)
@@ -146,7 +194,7 @@ func (s *Service) hold(p *person, c session.Credential) error {
 	for _, der := range c.Certificate.Certificate {
 		pem.Encode(&chain, &pem.Block{Type: "CERTIFICATE", Bytes: der})
 	}
-	dir := s.credentialDir(p.uid)
+	dir := s.credentialDir(uid)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return xos.Errorf(xos.Internal, "keeping a credential: %w", err)
 	}
@@ -158,9 +206,6 @@ func (s *Service) hold(p *person, c session.Credential) error {
 			return xos.Errorf(xos.Internal, "keeping a credential: %w", err)
 		}
 	}
-	s.mu.Lock()
-	p.held = &c
-	s.mu.Unlock()
 	return nil
 }
 
@@ -185,8 +230,12 @@ func (s *Service) loadCredential(uid uint32, a xos.Account) *session.Credential 
 // forget ends a person's credential on this machine.
 func (s *Service) forget(p *person) {
 	s.mu.Lock()
-	p.held, p.shown = nil, nil
+	if p.timer != nil {
+		p.timer.Stop()
+	}
+	p.held, p.shown, p.delegation = nil, nil, delegation{}
 	s.mu.Unlock()
+	s.stopAgent(p)
 	if err := os.RemoveAll(s.credentialDir(p.uid)); err != nil {
 		s.Log.Error("removing a credential", "account", p.account, "error", err)
 	}

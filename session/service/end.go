@@ -30,9 +30,25 @@ func (s *Service) begin(l *login) error {
 	return nil
 }
 
-// watch ends a session with its login process.
+// scopeAfter is how long after its opening a session's scope is looked for:
+// pam_systemd comes after pam_xos. scopeEvery is how often it is seen whether
+// one is empty whose login process has ended.
+const (
+	scopeAfter = time.Second
+	scopeEvery = time.Second
+)
+
+// watch ends a session with its last process: the login process, and what it
+// left running in its scope.
 func (s *Service) watch(l *login) {
-	err := l.Process.Wait(s.ctx)
+	ctx, cancel := context.WithTimeout(s.ctx, scopeAfter)
+	err := l.Process.Wait(ctx)
+	late := ctx.Err() != nil
+	cancel()
+	if late && s.ctx.Err() == nil {
+		s.learnScope(l)
+		err = l.Process.Wait(s.ctx)
+	}
 	if s.ctx.Err() != nil {
 		return
 	}
@@ -40,15 +56,58 @@ func (s *Service) watch(l *login) {
 		s.Log.Error("a session cannot be watched", "session", l.ID, "error", err)
 		return
 	}
-	s.end(l, "its login process ended")
+	scope := s.scopeOf(l)
+	if scope.Empty() {
+		s.end(l, "its login process ended")
+		return
+	}
+	tick := time.NewTicker(scopeEvery)
+	defer tick.Stop()
+	for !scope.Empty() {
+		select {
+		case <-s.ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+	s.end(l, "its last process ended")
 }
 
-// PAMClose implements wire.Handler.
+func (s *Service) scopeOf(l *login) process.Scope {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return l.Scope
+}
+
+// learnScope notes the scope of a session while its login process runs, and
+// gives it.
+func (s *Service) learnScope(l *login) process.Scope {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if l.Scope != "" || s.sessions[l.ID] != l {
+		return l.Scope
+	}
+	scope := process.ScopeOf(l.Process, l.Mapping.UID)
+	for _, other := range s.sessions {
+		if other.Scope == scope {
+			return "" // a su within that session
+		}
+	}
+	if l.Scope = scope; scope != "" {
+		if err := writeRecord(s.sessionPath(l.ID), l); err != nil {
+			s.Log.Error("a session's record", "session", l.ID, "error", err)
+		}
+	}
+	return l.Scope
+}
+
+// PAMClose implements wire.Handler. What the session leaves running is of it
+// still: watch ends it then.
 func (s *Service) PAMClose(_ context.Context, _ wire.Peer, id xos.SessionID) error {
 	s.mu.Lock()
 	l := s.sessions[id]
 	s.mu.Unlock()
-	if l != nil {
+	if l != nil && !s.learnScope(l).Others(l.Process) {
 		s.end(l, "closed")
 	}
 	return nil

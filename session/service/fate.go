@@ -2,6 +2,7 @@ package service
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/xtreemos/xos"
@@ -88,8 +89,8 @@ func (s *Service) sweep() {
 	// One certificate of several may be gone, or a banned key's login.
 	for _, l := range open {
 		if fate, why := s.sentence(l.Identity); fate == vom.FateEnd {
-			if err := l.Process.Kill(); err != nil {
-				s.Log.Error("a revoked session's process", "session", l.ID, "error", err)
+			if err := errors.Join(s.learnScope(l).Kill(), l.Process.Kill()); err != nil {
+				s.Log.Error("a revoked session's processes", "session", l.ID, "error", err)
 			}
 			s.end(l, why.Error())
 		}

@@ -41,7 +41,7 @@ func (s *Service) WhoAmI(ctx context.Context, _ *connect.Request[xosv1.WhoAmIReq
 		a.Roles = append(a.Roles, string(r))
 	}
 	return connect.NewResponse(&xosv1.WhoAmIResponse{Attributes: a, Uid: uid, Session: string(l.ID), Node: string(s.cfg.Node),
-		NotAfter: timestamppb.New(l.Identity.NotAfter)}), nil
+		NotAfter: timestamppb.New(s.ends(l))}), nil
 }
 
 // ListSessions implements SessionHandler.

@@ -111,6 +111,12 @@ func (s *Service) PAMOpen(ctx context.Context, p wire.Peer, r wire.PAMOpenReques
 		return reply, err
 	}
 	opened = true
+	socket := ""
+	s.mu.Lock()
+	if s.sessions[id] == l { // else it is over already, and nobody would end the agent
+		socket = s.serveAgent(person)
+	}
+	s.mu.Unlock()
 	// A revocation may have come while this was under way, too early for the
 	// sweep to see the session.
 	if err := s.standing(who); err != nil {
@@ -120,6 +126,15 @@ func (s *Service) PAMOpen(ctx context.Context, p wire.Peer, r wire.PAMOpenReques
 	s.Log.Info("session opened", "session", id, "account", a, "uid", uid, "pid", p.PID, "from", r.RemoteHost)
 	reply.Session = id
 	reply.Env = []string{"XOS_SESSION=" + string(id), "XOS_VO=" + string(a.VO), "XOS_NODE=" + string(s.cfg.Node)}
+	if socket != "" {
+		// Not SSH_AUTH_SOCK: it would displace an agent that she forwards, which
+		// sshd has set before it asks PAM. The ssh_config takes it where there is
+		// none.
+		reply.Env = append(reply.Env, "XOS_SSH_AGENT="+socket)
+	}
+	if s.wantsConsent(person) {
+		reply.Env = append(reply.Env, "XOS_CONSENT=wanted")
+	}
 	return reply, nil
 }
 

@@ -101,9 +101,9 @@ func TestRootPassword(t *testing.T) {
 		if c, err := s.Credential(context.Background(), alice); err != nil || c.Identity.Node != "node1" {
 			t.Errorf("the session's credential is %+v, %v", c.Identity, err)
 		}
-		// What the password was worth is nowhere kept: the only key is that of
-		// the delegated credential.
-		if files, _ := filepath.Glob(filepath.Join(s.run, "cred/*/*")); len(files) != 2 {
+		// What the password was worth is nowhere kept: the only keys are those of
+		// the delegated credential and of the session.
+		if files, _ := filepath.Glob(filepath.Join(s.run, "cred/*/*")); len(files) != 3 {
 			t.Errorf("kept: %v", files)
 		}
 		// One password, one session.

@@ -36,6 +36,7 @@ type person struct {
 	uses int
 	idle *time.Timer
 	held *session.Credential
+	delegation
 	// mounted is the volume at her home, as far as this process knows.
 	mounted xos.VolumeID
 	// fate is what what runs of hers here is left since her access ended; ""
@@ -47,11 +48,15 @@ type person struct {
 	asking bool
 }
 
-// login is an open session and the process that it lasts as long as.
+// login is an open session, its login process, and what else it lasts as long
+// as.
 type login struct {
 	session.Session
 	Process process.ID
 	Service string
+	// Scope has the processes of the login, where logind knows of it. It makes it
+	// after the session was opened. Service.mu guards it.
+	Scope process.Scope
 }
 
 // savedPerson is a person's record.
@@ -63,6 +68,7 @@ type savedPerson struct {
 	Until   time.Time
 	Groups  []session.Group
 	Mounted xos.VolumeID
+	Terms   terms
 	Fate    vom.Fate `json:",omitempty"`
 }
 
@@ -77,7 +83,7 @@ func (s *Service) sessionPath(id xos.SessionID) string {
 // save keeps a person's record. The caller holds p.work.
 func (s *Service) save(p *person) error {
 	s.mu.Lock()
-	r := savedPerson{p.account, p.uid, p.who, p.shown, p.until, p.groups, p.mounted, p.fate}
+	r := savedPerson{p.account, p.uid, p.who, p.shown, p.until, p.groups, p.mounted, p.terms, p.fate}
 	s.mu.Unlock()
 	return writeRecord(s.personPath(r.UID), r)
 }
@@ -105,7 +111,12 @@ func (s *Service) adopt() error {
 			return os.Remove(path) // of another map
 		}
 		p := &person{account: r.Account, uid: r.UID, who: r.Who, shown: r.Shown, until: r.Until, groups: r.Groups, mounted: r.Mounted, fate: r.Fate}
-		p.held = s.loadCredential(r.UID, r.Account)
+		p.terms = r.Terms
+		if p.held = s.loadCredential(r.UID, r.Account); p.held != nil {
+			p.held.Until = r.Terms.Until
+			p.schedule(*p.held, s.Now())
+		}
+		p.onward = s.loadOnward(r.UID, r.Account)
 		s.people[r.Account] = p
 		return nil
 	})
@@ -133,8 +144,10 @@ func (s *Service) adopt() error {
 	defer s.mu.Unlock()
 	for _, l := range s.sessions {
 		s.work.Go(func() { s.watch(l) })
+		s.serveAgent(s.people[l.Identity.Account])
 	}
 	for _, p := range s.people {
+		s.wake(p)
 		if p.uses == 0 {
 			s.linger(p)
 		}

@@ -114,6 +114,10 @@ type Service struct {
 	swept    sweepState
 	proofs   []*proof
 	tries    tries
+	agents   map[xos.Account]*served
+	attends  chan struct{} // one for each person who is attended to
+
+	reachable bool // the core, as the last round of tend saw it
 
 	checking chan struct{} // passwords that are being checked
 }
@@ -123,6 +127,8 @@ var (
 	_ session.Sessions            = (*Service)(nil)
 	_ xosv1connect.SessionHandler = (*Service)(nil)
 	_ xosv1connect.UIDsHandler    = (*Service)(nil)
+
+	_ xosv1connect.DelegationHandler = (*Service)(nil)
 )
 
 // New makes the service, takes over what a predecessor left and publishes the
@@ -152,7 +158,7 @@ func New(cfg Config, deps Deps) (*Service, error) {
 		changed: make(chan struct{}, 1), revoked: make(chan session.Sentence, 64),
 		generations: map[xos.VOName]uint64{}, people: map[xos.Account]*person{}, sessions: map[xos.SessionID]*login{},
 		learned: map[xos.Account][]xos.GroupName{}, refusals: refusals{lately: map[string]*refusal{}},
-		tries: tries{}, checking: make(chan struct{}, maxChecking)}
+		tries: tries{}, agents: map[xos.Account]*served{}, attends: make(chan struct{}, attending), checking: make(chan struct{}, maxChecking)}
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	if err := s.makeDirectories(); err != nil {
 		return nil, err
@@ -169,7 +175,7 @@ func (s *Service) makeDirectories() error {
 	for _, dir := range []struct {
 		name string
 		mode os.FileMode
-	}{{"", 0o755}, {"nss", 0o755}, {"sessions", 0o700}, {"accounts", 0o700}, {"cred", 0o700}} {
+	}{{"", 0o755}, {"nss", 0o755}, {"sessions", 0o700}, {"accounts", 0o700}, {"cred", 0o700}, {agentDir, 0o711}} {
 		path := filepath.Join(s.cfg.Run, dir.name)
 		if err := os.MkdirAll(path, dir.mode); err != nil {
 			return xos.Errorf(xos.Internal, "making %s: %w", path, err)

@@ -3,6 +3,7 @@ package service
 import (
 	"context"
 	"slices"
+	"sync"
 
 	"github.com/xtreemos/xos"
 	"github.com/xtreemos/xos/session"
@@ -57,8 +58,9 @@ func (s *Service) settle(ctx context.Context, who vom.Identity, uid uint32, show
 	// Credentials are got with the certificate that lasts longest. A job's may
 	// be newer than it, and shows none.
 	if len(shown) > 0 && (len(p.shown) == 0 || !who.NotAfter.Before(p.until)) {
-		p.shown, p.until = shown, who.NotAfter
+		p.shown, p.until, p.consent = shown, who.NotAfter, signature{}
 	}
+	p.offer(who, shown)
 	s.mu.Unlock()
 	if err = s.save(p); err != nil {
 		return nil, err
@@ -113,25 +115,56 @@ func (s *Service) furnish(ctx context.Context, p *person) (missing error) {
 	return s.save(p)
 }
 
+// attending is for how many people at once something is tried: a home that does
+// not come holds up few others' credentials, and a site's thousands do not come
+// to the core at once.
+const attending = 16
+
 // tend tries again for those in use who lack something.
 func (s *Service) tend(ctx context.Context) {
 	if !s.tending.TryLock() {
 		return // the last round is not over
 	}
 	defer s.tending.Unlock()
+	s.reached()
+	s.warn()
 	s.mu.Lock()
-	var lacking []*person
+	var list []*person
 	for _, p := range s.people {
-		if p.uses > 0 && p.fate == "" && (p.mounted != p.who.Home || !s.good(p.held)) {
-			lacking = append(lacking, p)
+		due := p.due(s.Now())
+		if p.uses > 0 && (due || p.mounted != p.who.Home || !s.good(p.held)) || p.uses == 0 && due && s.good(p.held) {
+			list = append(list, p)
 		}
 	}
 	s.mu.Unlock()
-	for _, p := range lacking {
-		tryCtx, cancel := context.WithTimeout(ctx, patience)
-		if err := s.furnish(tryCtx, p); err != nil {
+	var round sync.WaitGroup
+	for _, p := range list {
+		round.Go(func() { s.attend(ctx, p) })
+	}
+	round.Wait()
+}
+
+// attend gets one person what she lacks, or has to renew.
+func (s *Service) attend(ctx context.Context, p *person) {
+	select {
+	case s.attends <- struct{}{}:
+		defer func() { <-s.attends }()
+	case <-ctx.Done():
+		return
+	}
+	s.mu.Lock()
+	here, uses, fate := s.people[p.account] == p, p.uses, p.fate
+	s.mu.Unlock()
+	switch {
+	case !here: // dismissed
+	case fate != "": // the core gives her nothing more
+	case uses == 0:
+		s.renewLeft(ctx, p) // processes of hers may be running still
+	default:
+		ctx, cancel := context.WithTimeout(ctx, patience)
+		defer cancel()
+		if err := s.furnish(ctx, p); err != nil {
 			s.Log.Debug("still lacking", "account", p.account, "error", err)
 		}
-		cancel()
 	}
 }

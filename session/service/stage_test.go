@@ -3,12 +3,8 @@ package service_test
 import (
 	"cmp"
 	"context"
-	"crypto/ed25519"
-	"crypto/x509"
 	"encoding/base64"
 	"log/slog"
-	"net"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -24,7 +20,6 @@ import (
 
 	"github.com/xtreemos/xos"
 	xosv1 "github.com/xtreemos/xos/api/xos/v1"
-	"github.com/xtreemos/xos/api/xos/v1/xosv1connect"
 	"github.com/xtreemos/xos/infra/audit"
 	"github.com/xtreemos/xos/infra/rpc"
 	"github.com/xtreemos/xos/nodeguard"
@@ -36,7 +31,6 @@ import (
 	"github.com/xtreemos/xos/session/wire"
 	"github.com/xtreemos/xos/test/need"
 	"github.com/xtreemos/xos/vom"
-	"github.com/xtreemos/xos/vom/credential"
 	"github.com/xtreemos/xos/vom/credential/credtest"
 	"github.com/xtreemos/xos/vom/vops"
 )
@@ -73,7 +67,7 @@ func newStage(t *testing.T) *stage {
 	t.Helper()
 	need.Root(t)
 	dir := t.TempDir()
-	s := &stage{T: t, ca: credtest.New(t), dir: dir, run: filepath.Join(dir, "run"), guard: &guardian{}, mounts: &mounts{at: map[xos.VolumeID]string{}}, log: slog.New(slog.DiscardHandler)}
+	s := &stage{T: t, ca: credtest.New(t), dir: dir, run: filepath.Join(dir, "run"), guard: &guardian{}, mounts: &mounts{at: map[xos.VolumeID]string{}, n: map[xos.VolumeID]int{}}, log: slog.New(slog.DiscardHandler)}
 	s.ca.Change(func(b *vom.Bundle) { b.VOs[0].Groups = []xos.GroupName{"higgs"} })
 	for name, text := range map[string]string{"etc/passwd": "root:x:0:0::/root:/bin/sh\n", "etc/group": "root:x:0:\n", "state/.": ""} {
 		path := filepath.Join(dir, name)
@@ -231,88 +225,6 @@ func (s *stage) sessions() int {
 	return len(resp.Msg.Sessions)
 }
 
-// core delegates credentials over mutual TLS, as xos-core does.
-type core struct {
-	xosv1connect.UnimplementedCredentialsHandler
-	t      *testing.T
-	ca     *credtest.Authority
-	addr   string
-	shared *http.Client
-
-	mu     sync.Mutex
-	down   bool
-	issues int
-}
-
-func newCore(t *testing.T, ca *credtest.Authority) *core {
-	c := &core{t: t, ca: ca}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	c.addr = l.Addr().String()
-	mux := http.NewServeMux()
-	mux.Handle(xosv1connect.NewCredentialsHandler(c, rpc.ServerOptions(slog.New(slog.DiscardHandler))...))
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan struct{})
-	own := ca.Machine("core", vom.ServiceCore)
-	go func() {
-		defer close(done)
-		rpc.ServeTLS(ctx, l, ca.Verifier().ServerTLS(credtest.Show(own), true), mux)
-	}()
-	t.Cleanup(func() { c.shared.CloseIdleConnections(); cancel(); <-done })
-	node := ca.Machine("node1", vom.ServiceNode)
-	c.shared = rpc.TLSClient(ca.Verifier().ClientTLS(credtest.Show(node), vom.ServiceCore))
-	return c
-}
-
-func (c *core) client() service.Certifier {
-	return xosv1connect.NewCredentialsClient(c.shared, "https://"+c.addr, rpc.ClientOptions()...)
-}
-
-func (c *core) setDown(v bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.down = v
-}
-
-// asked is how many passwords the core has seen.
-func (c *core) asked() int {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.issues
-}
-
-func (c *core) Delegate(ctx context.Context, req *connect.Request[xosv1.DelegateRequest]) (*connect.Response[xosv1.DelegateResponse], error) {
-	c.mu.Lock()
-	down := c.down
-	c.mu.Unlock()
-	if down {
-		return nil, xos.Errorf(xos.Unavailable, "the core is down")
-	}
-	m, err := c.ca.Verifier().Machine(rpc.PeerFrom(ctx).Chain)
-	if err != nil {
-		return nil, err
-	}
-	cert, err := credential.ParseSSH(req.Msg.SshCertificate)
-	if err != nil {
-		return nil, err
-	}
-	id, err := credential.FromSSH(cert)
-	if err != nil {
-		return nil, err
-	}
-	csr, err := x509.ParseCertificateRequest(req.Msg.Csr)
-	if err != nil {
-		return nil, err
-	}
-	// Only the public half of the key is known here, and needed.
-	key := append(make(ed25519.PrivateKey, ed25519.SeedSize), csr.PublicKey.(ed25519.PublicKey)...)
-	out := c.ca.Delegated(id.Account.String(), m.Node, credtest.Key(key), credtest.Groups(id.Groups...), credtest.Home(id.Home),
-		credtest.Issued(id.Issued, id.NotAfter.Sub(id.Issued)))
-	return connect.NewResponse(&xosv1.DelegateResponse{X509Chain: out.Certificate}), nil
-}
-
 // guardian stands in for nodeguard.
 type guardian struct {
 	mu     sync.Mutex
@@ -373,15 +285,28 @@ func (g *guardian) hasKilled(uid uint32) bool {
 type mounts struct {
 	mu sync.Mutex
 	at map[xos.VolumeID]string
+	n  map[xos.VolumeID]int // how often each was mounted
+	// trouble, if it is set, is what mounting ends with.
+	trouble func(context.Context, xos.VolumeID) error
 }
 
-func (m *mounts) Mount(_ context.Context, v xos.VolumeID, at session.Mapping) error {
+func (m *mounts) count(v xos.VolumeID) int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.n[v]
+}
+
+func (m *mounts) Mount(ctx context.Context, v xos.VolumeID, at session.Mapping) error {
+	if m.trouble != nil {
+		return m.trouble(ctx, v)
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if info, err := os.Stat(at.Home); err != nil || !info.IsDir() {
 		return xos.Errorf(xos.Internal, "no mount point %s", at.Home)
 	}
 	m.at[v] = at.Home
+	m.n[v]++
 	return nil
 }
 func (m *mounts) Unmount(_ context.Context, v xos.VolumeID, _ session.Mapping) error {
