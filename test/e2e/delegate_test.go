@@ -41,34 +41,34 @@ func TestRootSingleSignOn(t *testing.T) {
 	ctx, g := needGrid(t)
 	ctx, cancel := context.WithTimeout(ctx, 4*time.Minute)
 	defer cancel()
-	newMember(ctx, t, g, "nora", "lab")
+	newMember(ctx, t, g, "pia", "lab")
 	newMember(ctx, t, g, "otto", "lab")
 	node1, node2, core := g.Node("node1"), g.Node("node2"), g.Node("core")
-	const nora, otto = "nora@lab", "otto@lab"
+	const pia, otto = "pia@lab", "otto@lab"
 
 	t.Run("goes on", func(t *testing.T) {
-		want(ctx, t, g, "nora", on(nora, "node1", "ssh -o BatchMode=yes node2 \"id -un; hostname\""), 0, nora, "node2")
-		want(ctx, t, g, "nora", on(nora, "node1", "ssh -o BatchMode=yes nora@lab@node2 hostname"), 0, "node2")
-		want(ctx, t, g, "nora", on(nora, "node1", "echo from-one >seen; sync seen; ssh -o BatchMode=yes node2 \"cat seen; findmnt -no FSTYPE -T .; xos whoami\""), 0,
-			"from-one", "fuse.xosfs", nora, "on node2")
-		want(ctx, t, g, "nora", on(nora, "node1", "ssh -o BatchMode=yes node2 ssh -o BatchMode=yes node1 hostname"), 0, "node1")
-		want(ctx, t, g, "nora", on(nora, "node1", "echo copied >file; scp -q -o BatchMode=yes file node2:copy && ssh -o BatchMode=yes node2 cat copy"), 0, "copied")
-		want(ctx, t, g, "nora", on(nora, "node1", "xos whoami && xsub -- echo from a job && xps && xos explain && xos session list && xos delegate --status"), 0,
-			"from a job", "a valid certificate would be let in", "acts for nora@lab", "ssh goes on from here")
-		want(ctx, t, g, "nora", on(nora, "node1", "ssh -o BatchMode=yes node2 \"xos whoami && xsub -- echo from a job\""), 0, "from a job")
-		want(ctx, t, g, "nora", on(nora, "node1", "ssh -o BatchMode=yes otto@lab@node2 id"), 255, "Permission denied")
+		want(ctx, t, g, "pia", on(pia, "node1", "ssh -o BatchMode=yes node2 \"id -un; hostname\""), 0, pia, "node2")
+		want(ctx, t, g, "pia", on(pia, "node1", "ssh -o BatchMode=yes pia@lab@node2 hostname"), 0, "node2")
+		want(ctx, t, g, "pia", on(pia, "node1", "echo from-one >seen; sync seen; ssh -o BatchMode=yes node2 \"cat seen; findmnt -no FSTYPE -T .; xos whoami\""), 0,
+			"from-one", "fuse.xosfs", pia, "on node2")
+		want(ctx, t, g, "pia", on(pia, "node1", "ssh -o BatchMode=yes node2 ssh -o BatchMode=yes node1 hostname"), 0, "node1")
+		want(ctx, t, g, "pia", on(pia, "node1", "echo copied >file; scp -q -o BatchMode=yes file node2:copy && ssh -o BatchMode=yes node2 cat copy"), 0, "copied")
+		want(ctx, t, g, "pia", on(pia, "node1", "xos whoami && xsub -- echo from a job && xps && xos explain && xos session list && xos delegate --status"), 0,
+			"from a job", "a valid certificate would be let in", "acts for pia@lab", "ssh goes on from here")
+		want(ctx, t, g, "pia", on(pia, "node1", "ssh -o BatchMode=yes node2 \"xos whoami && xsub -- echo from a job\""), 0, "from a job")
+		want(ctx, t, g, "pia", on(pia, "node1", "ssh -o BatchMode=yes otto@lab@node2 id"), 255, "Permission denied")
 	})
 	t.Run("a forwarded agent comes first", func(t *testing.T) {
-		want(ctx, t, g, "nora", "eval $(ssh-agent) >/dev/null; xos login --renew nora@lab >/dev/null && ssh -A -o BatchMode=yes nora@lab@node1 "+
-			"'case $SSH_AUTH_SOCK in /run/xos/*) false;; *) ssh -o BatchMode=yes node2 id -un && xos delegate;; esac'; s=$?; ssh-agent -k >/dev/null; exit $s", 0, nora, "signed")
+		want(ctx, t, g, "pia", "eval $(ssh-agent) >/dev/null; xos login --renew pia@lab >/dev/null && ssh -A -o BatchMode=yes pia@lab@node1 "+
+			"'case $SSH_AUTH_SOCK in /run/xos/*) false;; *) ssh -o BatchMode=yes node2 id -un && xos delegate;; esac'; s=$?; ssh-agent -k >/dev/null; exit $s", 0, pia, "signed")
 	})
 	// A session that stays open: what it has is there for others to try.
-	sh, err := g.Node("client").Shell(ctx, "su", "-l", "nora")
+	sh, err := g.Node("client").Shell(ctx, "su", "-l", "pia")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer sh.Close()
-	if _, err := sh.Enter(ctx, "ssh -a nora@lab@node1"); err != nil {
+	if _, err := sh.Enter(ctx, "ssh -a pia@lab@node1"); err != nil {
 		t.Fatal(err)
 	}
 	r := do(ctx, t, sh, "echo sock=$SSH_AUTH_SOCK agent=$XOS_SSH_AGENT uid=$(id -u); ssh-add -l")
@@ -79,7 +79,7 @@ func TestRootSingleSignOn(t *testing.T) {
 		}
 	}
 	socket, uid := found["sock"], found["uid"]
-	if found["agent"] != socket || socket != "/run/xos/agent/lab/"+uid || uid == "" || !strings.Contains(r.Output, nora) {
+	if found["agent"] != socket || socket != "/run/xos/agent/lab/"+uid || uid == "" || !strings.Contains(r.Output, pia) {
 		t.Fatalf("her session has %q", r.Output)
 	}
 	t.Run("others", func(t *testing.T) {
@@ -94,7 +94,7 @@ func TestRootSingleSignOn(t *testing.T) {
 		if strings.Contains(out, "ED25519") || strings.Contains(out, "Seed") || strings.Contains(out, "PRIVATE") || strings.Count(out, "ermission denied") < 3 {
 			t.Errorf("a local user reaches it: %s", out)
 		}
-		if out, status := as(ctx, t, g, "otto", on(otto, "node1", "export SSH_AUTH_SOCK="+socket+"; ssh-add -l; cat "+files+"; ssh -o BatchMode=yes nora@lab@node2 id")); status != 255 ||
+		if out, status := as(ctx, t, g, "otto", on(otto, "node1", "export SSH_AUTH_SOCK="+socket+"; ssh-add -l; cat "+files+"; ssh -o BatchMode=yes pia@lab@node2 id")); status != 255 ||
 			strings.Contains(out, "ED25519") || strings.Contains(out, "Seed") || strings.Contains(out, "PRIVATE") {
 			t.Errorf("another of her VO reaches it: %d %s", status, out)
 		}
@@ -112,15 +112,15 @@ func TestRootSingleSignOn(t *testing.T) {
 			t.Fatal(err)
 		}
 		steal := fmt.Sprintf("umask 77; echo '%s' >stolen; echo '%s %s' >stolen-cert.pub", strings.TrimSpace(string(pem.EncodeToMemory(block))), ssh.CertAlgoED25519v01, saved.Certificate)
-		use := " ssh -F none -a -o BatchMode=yes -o IdentitiesOnly=yes -o StrictHostKeyChecking=no -i stolen nora@lab@node2 id -un"
+		use := " ssh -F none -a -o BatchMode=yes -o IdentitiesOnly=yes -o StrictHostKeyChecking=no -i stolen pia@lab@node2 id -un"
 		want(ctx, t, g, "otto", steal+";"+use, 255, "Permission denied")
-		if out := onNode(ctx, t, node1, "cd /root; "+steal+"; "+use+"; rm -f stolen*"); !strings.Contains(out, nora) {
+		if out := onNode(ctx, t, node1, "cd /root; "+steal+"; "+use+"; rm -f stolen*"); !strings.Contains(out, pia) {
 			t.Errorf("on its own machine: %s", out) // else the one before shows nothing
 		}
 	})
 	t.Run("what she left running", func(t *testing.T) {
 		left := `nohup sh -c "until test -e go; do sleep 0.2; done; (xps && xsub -- echo from a job && ssh -o BatchMode=yes node1 hostname && echo over) >left 2>&1; sync left" </dev/null >/dev/null 2>&1 & exec cat`
-		as(ctx, t, g, "nora", "(sleep 20 | "+on(nora, "node2", left)+") </dev/null >/dev/null 2>&1 &")
+		as(ctx, t, g, "pia", "(sleep 20 | "+on(pia, "node2", left)+") </dev/null >/dev/null 2>&1 &")
 		// Its login process is killed: nobody closes the session. The connection, which
 		// sshd has in another process of hers, ends with what the client sends.
 		login := ""
@@ -153,18 +153,18 @@ func TestRootSingleSignOn(t *testing.T) {
 		})
 	})
 	t.Run("ssh of the machine's own users", func(t *testing.T) {
-		for _, to := range []string{"node2", "nora@lab@node2"} {
+		for _, to := range []string{"node2", "pia@lab@node2"} {
 			if out := onNode(ctx, t, node1, "env -u XOS_SSH_AGENT ssh -G "+to+" && echo it reads its configuration"); !strings.Contains(out, "it reads its configuration") {
 				t.Errorf("to %s: %s", to, out)
 			}
 		}
 	})
 	t.Run("ends with the membership", func(t *testing.T) {
-		want(ctx, t, g, "nora", on(nora, "node1", "ssh -o BatchMode=yes node2 true"), 0)
-		onNode(ctx, t, core, "xos vo member remove lab nora --reason 'her project ended'")
+		want(ctx, t, g, "pia", on(pia, "node1", "ssh -o BatchMode=yes node2 true"), 0)
+		onNode(ctx, t, core, "xos vo member remove lab pia --reason 'her project ended'")
 		eventually(t, 10*time.Second, "she is refused, and nothing is left of it", func() error {
 			for _, n := range []*testbed.Node{node1, node2} {
-				if out, status := as(ctx, t, g, "nora", on(nora, n.Name, "true")); status != 255 {
+				if out, status := as(ctx, t, g, "pia", on(pia, n.Name, "true")); status != 255 {
 					return fmt.Errorf("%s: %d %s", n.Name, status, out)
 				}
 			}
