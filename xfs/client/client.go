@@ -72,6 +72,10 @@ type Deps struct {
 	// Changed, which may be nil, is told of files that someone else changed,
 	// so that cached data is dropped. No locks are held.
 	Changed func(xfs.Inode)
+	// Shown, which may be nil, gives what stands for the credential that the
+	// services are shown: with another one they are asked again at once, however
+	// long they have refused.
+	Shown func() any
 	// Close, which may be nil, ends the connections when the Client is closed.
 	Close func()
 	// Log gets what nobody waits for: failures of background work.

@@ -34,7 +34,7 @@ func (r Remote) Deps() Deps {
 	})
 	mrc.Follow(r.Shown)
 	p := &pool{tls: r.TLSStorage, shown: r.Shown, osds: map[string]*remoteOSD{}}
-	return Deps{MRC: frame.NewMRC(mrc, r.Volume), Storage: p.get, Log: r.Log, Close: func() {
+	return Deps{MRC: frame.NewMRC(mrc, r.Volume), Storage: p.get, Shown: r.Shown, Log: r.Log, Close: func() {
 		mrc.Close()
 		p.close()
 	}}

@@ -21,6 +21,7 @@ type outage struct {
 	since time.Time // zero: it answers
 	tried time.Time
 	err   error
+	shown any // what the service was shown when it failed
 	// probing is set while the background work sees whether it is back.
 	probing bool
 }
@@ -28,11 +29,12 @@ type outage struct {
 // again is how often a service in a long outage is tried.
 const again = 2 * time.Second
 
-// known is the outage's error if it is too long to wait, and was seen just now.
-func (o *outage) known(longest time.Duration) error {
+// known is the outage's error if it is too long to wait, and was seen just now
+// by who showed what is shown now.
+func (o *outage) known(longest time.Duration, shown func() any) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.long(longest) && (o.probing || time.Since(o.tried) < again) {
+	if o.long(longest) && (o.probing || time.Since(o.tried) < again) && (shown == nil || o.shown == shown()) {
 		return o.err
 	}
 	return nil
@@ -60,7 +62,7 @@ func (c *Client) probe(ctx context.Context, work *sync.WaitGroup) {
 		attempt, cancel := context.WithTimeout(ctx, c.cfg.Attempt)
 		defer cancel()
 		_, err := c.mrc.Statfs(attempt)
-		o.note(err, c.cfg.Retry)
+		o.note(err, c.cfg.Retry, c.deps.Shown)
 		o.mu.Lock()
 		o.probing = false
 		o.mu.Unlock()
@@ -72,7 +74,7 @@ func (o *outage) long(longest time.Duration) bool {
 }
 
 // note takes the end of an attempt, and reports whether to wait no longer.
-func (o *outage) note(err error, longest time.Duration) bool {
+func (o *outage) note(err error, longest time.Duration, shown func() any) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if !away(err) {
@@ -84,6 +86,9 @@ func (o *outage) note(err error, longest time.Duration) bool {
 		o.since = now
 	}
 	o.tried, o.err = now, err
+	if shown != nil {
+		o.shown = shown()
+	}
 	return o.long(longest)
 }
 
@@ -99,10 +104,10 @@ func (c *Client) retry(ctx context.Context, call func(context.Context) error) er
 
 // ask is retry for the service of an outage.
 func (c *Client) ask(ctx context.Context, o *outage, call func(context.Context) error) error {
-	if err := o.known(c.cfg.Retry); err != nil {
+	if err := o.known(c.cfg.Retry, c.deps.Shown); err != nil {
 		return err
 	}
-	return c.until(ctx, call, func(err error) bool { return o.note(err, c.cfg.Retry) })
+	return c.until(ctx, call, func(err error) bool { return o.note(err, c.cfg.Retry, c.deps.Shown) })
 }
 
 // persist is for data that would be lost: it waits Config.Retry from now,

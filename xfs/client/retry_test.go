@@ -81,3 +81,26 @@ func TestOutage(t *testing.T) {
 		t.Errorf("a second short outage: %v after %v", err, took)
 	}
 }
+
+// TestOutageOfACredential: what was refused to one credential for long is asked
+// again at once with another.
+func TestOutageOfACredential(t *testing.T) {
+	mrc := &flaky{}
+	var shown atomic.Int64
+	// No Run: nothing sees in the background that the MRC is back.
+	c := client.New(client.Config{Retry: 100 * time.Millisecond}, client.Deps{MRC: mrc, Shown: func() any { return shown.Load() }, Log: slog.New(slog.DiscardHandler)})
+	ask := func() error { _, err := c.Readlink(t.Context(), 1); return err }
+	mrc.away.Store(true)
+	if err := ask(); !xos.Is(err, xos.Unavailable) {
+		t.Fatalf("a long outage: %v", err)
+	}
+	mrc.away.Store(false)
+	asked := mrc.asked.Load()
+	if err := ask(); !xos.Is(err, xos.Unavailable) || mrc.asked.Load() != asked {
+		t.Fatalf("just after it, with the same: %v", err)
+	}
+	shown.Store(1)
+	if err := ask(); err != nil {
+		t.Errorf("with another: %v", err)
+	}
+}

@@ -78,12 +78,17 @@ func (c *Client) Do(ctx context.Context, call Call, result func(head []byte) err
 	case <-ctx.Done():
 		return 0, unavailable(ctx.Err(), "too many requests wait for the server")
 	}
-	for {
+	for remade := false; ; {
 		conn, err := c.connected(ctx)
 		if err != nil {
 			return 0, err
 		}
-		if n, err := conn.do(ctx, call, result); err != errRetired {
+		n, err := conn.do(ctx, call, result)
+		switch {
+		case err == errRetired:
+		case xos.Is(err, xos.Expired) && !remade && c.remake(ctx, conn):
+			remade = true // refused and not done, so it may be sent again
+		default:
 			return n, err
 		}
 	}
@@ -104,6 +109,9 @@ func (c *Client) connected(ctx context.Context) (*clientConn, error) {
 		case c.dialing == nil:
 			c.dialing = make(chan struct{})
 			wait := time.Until(c.notYet)
+			if c.follow.now() != c.follow.tried {
+				wait = 0
+			}
 			c.mu.Unlock()
 			return c.attempt(ctx, wait)
 		}
@@ -124,6 +132,7 @@ func (c *Client) attempt(ctx context.Context, wait time.Duration) (*clientConn, 
 	defer c.mu.Unlock()
 	close(c.dialing)
 	c.dialing = nil
+	c.follow.tried, c.follow.failed, c.follow.attempted = shown, err != nil, time.Now()
 	if err != nil {
 		if ctx.Err() == nil {
 			c.backoff = min(max(2*c.backoff, firstBackoff), lastBackoff)

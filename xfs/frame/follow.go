@@ -7,14 +7,16 @@ import (
 
 // follow is how a client keeps its connection up with its identity.
 type follow struct {
-	identity func() any
-	shown    any // when the connection was made
-	looked   time.Time
-	failed   bool // the last attempt; then it waits
+	identity  func() any
+	shown     any // when the connection was made
+	looked    time.Time
+	tried     any  // what the last attempt was made with
+	failed    bool // that attempt, which ended then; the next with the same waits
+	attempted time.Time
 }
 
-// lookEvery is how often the identity is looked at where requests are made,
-// again after an attempt that failed.
+// lookEvery is how often the identity is looked at where requests are made;
+// lookAfterError is how long one waits that was refused.
 const (
 	lookEvery      = time.Second
 	lookAfterError = 10 * time.Second
@@ -37,27 +39,62 @@ func (f *follow) now() any {
 // renew begins to make a new connection if it is time to. mu is held, and there
 // is a connection.
 func (c *Client) renew() {
-	f, wait := &c.follow, lookEvery
-	if f.failed {
-		wait = lookAfterError
-	}
-	if f.identity == nil || c.dialing != nil || time.Since(f.looked) < wait {
+	f := &c.follow
+	if f.identity == nil || c.dialing != nil || time.Since(f.looked) < lookEvery {
 		return
 	}
 	f.looked = time.Now()
-	if f.identity() == f.shown {
-		f.failed = false
+	if !c.stale() {
 		return
 	}
 	c.dialing = make(chan struct{})
 	go func() {
 		ctx, cancel := context.WithTimeout(context.Background(), dialTimeout)
 		defer cancel()
-		_, err := c.attempt(ctx, 0)
-		c.mu.Lock()
-		f.failed = err != nil
-		c.mu.Unlock()
+		c.attempt(ctx, 0)
 	}()
+}
+
+// stale reports whether the present connection was made with another identity
+// than there is now, and it is time to try with that. mu is held.
+func (c *Client) stale() bool {
+	f := &c.follow
+	now := f.now()
+	if now == f.shown {
+		f.failed = false
+		return false
+	}
+	return !f.failed || now != f.tried || time.Since(f.attempted) >= lookAfterError
+}
+
+// remake makes a connection anew on which a request was refused because what
+// was shown on it had run out, if there is something newer to show: who has just
+// got a credential shall not be refused for the old one. It reports whether
+// there is another one now.
+func (c *Client) remake(ctx context.Context, old *clientConn) bool {
+	for {
+		c.mu.Lock()
+		dialing := c.dialing
+		switch {
+		case c.conn != old:
+			c.mu.Unlock()
+			return true
+		case dialing != nil:
+			c.mu.Unlock()
+			select {
+			case <-dialing:
+			case <-ctx.Done():
+				return false
+			}
+		case c.closed || !c.stale():
+			c.mu.Unlock()
+			return false
+		default:
+			c.dialing = make(chan struct{})
+			c.mu.Unlock()
+			c.attempt(ctx, 0)
+		}
+	}
 }
 
 // errRetired is why a connection was left for a new one. Whoever gets it has not

@@ -155,3 +155,52 @@ func TestFollowGivenUp(t *testing.T) {
 		})
 	}
 }
+
+// Who was refused for an old identity is served at once when there is a new one,
+// however lately an attempt failed: a person who has just logged in again.
+func TestFollowExpired(t *testing.T) {
+	var identity, attempts atomic.Int64
+	old := dialer(serve(t, frame.NewServer(quiet, map[frame.Op]frame.Handler{opEcho: func(context.Context, *frame.Request) (frame.Reply, error) {
+		return frame.Reply{}, xos.Errorf(xos.Expired, "the credential has run out")
+	}})))
+	fresh := dialer(serve(t, frame.NewServer(quiet, map[frame.Op]frame.Handler{opEcho: echo})))
+	c := client(t, func(ctx context.Context) (net.Conn, error) {
+		attempts.Add(1)
+		switch identity.Load() {
+		case 0:
+			return old(ctx)
+		case 1:
+			return nil, net.ErrClosed
+		}
+		return fresh(ctx)
+	})
+	c.Follow(func() any { return identity.Load() })
+	ask := func() error {
+		_, err := c.Do(t.Context(), frame.Call{Op: opEcho, Head: []byte("x")}, ignore)
+		return err
+	}
+	for want, to := range []int64{0, 1} {
+		identity.Store(to)
+		for range 50 {
+			if err := ask(); !xos.Is(err, xos.Expired) {
+				t.Fatalf("with identity %d: %v", to, err)
+			}
+		}
+		if n := attempts.Load(); n != int64(want+1) {
+			t.Errorf("with identity %d: %d attempts, want one for each", to, n)
+		}
+	}
+	identity.Store(2)
+	var all sync.WaitGroup
+	for range 20 {
+		all.Go(func() {
+			if err := ask(); err != nil {
+				t.Errorf("with a new one: %v", err)
+			}
+		})
+	}
+	all.Wait()
+	if n := attempts.Load(); n != 3 {
+		t.Errorf("%d attempts", n)
+	}
+}
