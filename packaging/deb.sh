@@ -28,7 +28,7 @@ go_build() { # CGO OUTPUT PACKAGE
 bin=$work/bin
 mkdir -p "$bin"
 echo "building programs"
-for c in xos xos-core xos-node xos-osd mount.xosfs; do
+for c in xos xos-core xos-node xos-userdb xos-osd mount.xosfs; do
 	go_build 0 "$bin/$c" "./cmd/$c"
 done
 go_build 1 "$bin/xos-job" ./cmd/xos-job # its first steps in a container are C
@@ -61,12 +61,13 @@ stage() { # PACKAGE
 		;;
 	xtreemos-node)
 		place $p 755 "$bin/xos-node" usr/sbin/xos-node
+		place $p 755 "$bin/xos-userdb" usr/sbin/xos-userdb
 		place $p 755 "$bin/mount.xosfs" usr/sbin/mount.xosfs
 		place $p 755 "$bin/xos-principals" usr/libexec/xos/xos-principals
 		place $p 755 "$bin/xos-job" usr/libexec/xos/xos-job
 		place $p 644 "$bin/libnss_xos.so.2" "$lib/libnss_xos.so.2"
 		place $p 644 "$bin/pam_xos.so" "$lib/security/pam_xos.so"
-		manual $p xos-node.8 mount.xosfs.8 node.toml.5
+		manual $p xos-node.8 xos-userdb.8 mount.xosfs.8 node.toml.5
 		;;
 	xtreemos-core)
 		place $p 755 "$bin/xos-core" usr/sbin/xos-core

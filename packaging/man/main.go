@@ -28,13 +28,14 @@ var frames embed.FS
 type page struct {
 	Name, Section string
 	// program is the folder in cmd that it is about, config the type of its
-	// configuration there; "" for none.
+	// configuration there; "" for a program that has none.
 	program, config string
 }
 
 var pages = []page{
 	{"xos-core", "8", "xos-core", "config"},
 	{"xos-node", "8", "xos-node", "config"},
+	{"xos-userdb", "8", "xos-userdb", ""},
 	{"xos-osd", "8", "xos-osd", "config"},
 	{"mount.xosfs", "8", "mount.xosfs", "config"},
 	{"core.toml", "5", "xos-core", "config"},

@@ -30,7 +30,7 @@ type key struct {
 }
 
 // read parses the program in tree/cmd/name; config names the struct type that
-// its configuration is read into.
+// its configuration is read into, or is "".
 func read(tree, name, config string) (source, error) {
 	var s source
 	paths, err := filepath.Glob(filepath.Join(tree, "cmd", name, "*.go"))
@@ -53,7 +53,7 @@ func read(tree, name, config string) (source, error) {
 			return s, fmt.Errorf("%s: %w", path, err)
 		}
 	}
-	if len(s.keys) == 0 || s.about == "" {
+	if len(s.keys) == 0 && config != "" || s.about == "" {
 		return s, fmt.Errorf("cmd/%s has no package comment or no type %s", name, config)
 	}
 	for i := range s.keys {

@@ -137,6 +137,8 @@ var links = []struct{ binary, banned, reason string }{
 	{"cmd/xos-node", "github.com/nats-io/nats-server", "a node talks on the bus; the core serves it"},
 	{"cmd/xos-node", "github.com/opencontainers/runc", "containers are started by xos-job, so that xos-node may be restarted"},
 	{"cmd/xos-node", module + "/xfs/mrc", "others' metadata is the core's"},
+	{"cmd/xos-userdb", "net/http", "what may keep every lookup waiting is small"},
+	{"cmd/xos-userdb", "google.golang.org/protobuf", "what may keep every lookup waiting is small"},
 	{"cmd/xos-osd", "github.com/smallstep/certificates", "storage certifies nobody"},
 	{"cmd/mount.xosfs", "github.com/smallstep/certificates", "a mount certifies nobody"},
 	{"cmd/mount.xosfs", "github.com/cockroachdb/pebble", "a mount stores nothing"},
