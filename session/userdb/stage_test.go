@@ -32,13 +32,15 @@ const (
 const asker = "ask"
 
 func TestMain(m *testing.M) {
-	if len(os.Args) == 4 && os.Args[1] == asker {
-		out, err := exchange(os.Args[2], os.Args[3])
-		if err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
+	if len(os.Args) > 3 && os.Args[1] == asker {
+		for _, message := range os.Args[3:] {
+			out, err := exchange(os.Args[2], message)
+			if err != nil {
+				fmt.Fprintln(os.Stderr, err)
+				os.Exit(1)
+			}
+			fmt.Print(strings.Join(out, "\n"), "\x00")
 		}
-		fmt.Print(strings.Join(out, "\n"))
 		os.Exit(0)
 	}
 	os.Exit(m.Run())
@@ -138,8 +140,9 @@ func (s *stage) start(t *testing.T) {
 	t.Cleanup(s.stop)
 }
 
-// as asks as a process of uid would, which runs this binary anew.
-func (s stage) as(t *testing.T, uid uint32, message string) string {
+// as asks as a process of uid would, which runs this binary anew, and gives the
+// replies to each message as lines.
+func (s stage) as(t *testing.T, uid uint32, messages ...string) []string {
 	t.Helper()
 	self := filepath.Join(s.dir, "asker")
 	if _, err := os.Stat(self); err != nil {
@@ -151,14 +154,18 @@ func (s stage) as(t *testing.T, uid uint32, message string) string {
 			t.Fatal(err)
 		}
 	}
-	cmd := exec.Command(self, asker, s.socket, message)
+	cmd := exec.Command(self, append([]string{asker, s.socket}, messages...)...)
 	cmd.Dir = "/"
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: uid}}
 	out, err := cmd.CombinedOutput()
 	if err != nil {
-		t.Fatalf("%d asks %s: %v\n%s", uid, message, err, out)
+		t.Fatalf("%d asks: %v\n%s", uid, err, out)
 	}
-	return string(out)
+	all := strings.Split(string(out), "\x00")
+	if len(all) != len(messages)+1 {
+		t.Fatalf("%d asks %d questions: %q", uid, len(messages), out)
+	}
+	return all[:len(messages)]
 }
 
 // question writes a call of the interface; parameters without the service.
