@@ -48,6 +48,9 @@ func TestRootUserDatabase(t *testing.T) {
 			return nil
 		})
 	}
+	root("systemctl is-active xos-userdb; test ! -e "+socket, 0, "inactive")
+	root("systemctl enable --now xos-userdb 2>&1", 0)
+	defer story.Run(ctx, node, "root", "systemctl disable --now xos-userdb")
 	root("systemctl is-active xos-userdb && grep -E '^(passwd|group):' /etc/nsswitch.conf", 0, "xos systemd")
 	root("getent passwd ursula@lab", 0) // a uid is only held for her
 	root(direct, 1)
@@ -91,14 +94,14 @@ func TestRootUserDatabase(t *testing.T) {
 		back()
 	})
 	t.Run("off", func(t *testing.T) {
-		root("systemctl mask --now xos-userdb && test ! -e "+socket, 0)
+		root("systemctl disable --now xos-userdb && test ! -e "+socket, 0)
 		root(direct, 1)
 		root(asked, 0, "NameServiceSwitch")
 		root(guest+asked, 0, "ursula@lab") // through NSS, as root
 		root(`printf '[Service]\nInaccessiblePaths=-/run/xos\n' | install -Dm644 /dev/stdin `+dropIn+` && systemctl daemon-reload && systemctl try-restart systemd-userdbd.service`, 0)
 		root(guest+asked, 1)
 		root("id -un $(id -u ursula@lab); "+guest+"userdbctl user root", 0, "ursula@lab", "User name: root")
-		root("rm "+dropIn+" && rmdir $(dirname "+dropIn+") && systemctl unmask xos-userdb && systemctl daemon-reload && systemctl try-restart systemd-userdbd.service && systemctl start xos-userdb", 0)
+		root("rm "+dropIn+" && rmdir $(dirname "+dropIn+") && systemctl daemon-reload && systemctl try-restart systemd-userdbd.service && systemctl enable --now xos-userdb 2>&1", 0)
 		back()
 	})
 	root("systemctl restart xos-node && systemctl is-active xos-userdb", 0)
