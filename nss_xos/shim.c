@@ -3,6 +3,7 @@
  * folder's own files only. */
 #include "../session/shim/xos_client.c"
 #include "../session/shim/xos_fields.c"
+#include "../session/shim/xos_fork.c"
 #include "../session/shim/xos_map.c"
 #include "../session/shim/xos_names.c"
 #include "../session/shim/xos_snapshot.c"

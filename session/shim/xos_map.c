@@ -14,11 +14,12 @@
  *    capabilities, labels, a changed mode).
  *
  * There are no locks, which a fork could leave locked for ever. A mapping has
- * a word of state: whether it is there, and by how many it is held. Where a
- * thread dies in a lookup, or the process forks while another thread is in
- * one, a mapping may stay held: it is never unmapped then, and its place is
- * lost. Without a place, lookups read the file, which is slower and no less
- * right. */
+ * a word of state: whether it is there, and by how many it is held. A process
+ * that was forked while other threads were in lookups has none of them, but
+ * their holds: it takes all back before its first one (xos_fork.c). Where a
+ * thread dies in a lookup otherwise, its mapping is never unmapped, and its
+ * place is lost. Without a place, lookups read the file, which is slower and
+ * no less right. */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
@@ -41,10 +42,6 @@
 /* As much may always be mapped; above it, an eighth of the address space that
  * the process is limited to. */
 #define ALWAYS (1u << 20)
-/* Milliseconds after which a thread that maps must be one of another process,
- * which forked this one. */
-#define LEFT_BEHIND 1000
-
 /* Milliseconds of a clock that costs no system call; never 0. */
 static unsigned long now(void)
 {
@@ -123,6 +120,8 @@ struct xos_mapped *xos_hold(struct xos_cache *c, const char *vo, size_t vo_len,
 {
 	struct xos_mapped *m;
 
+	if (!xos_is_settled(c))
+		return NULL;
 	for (m = c->mapped; m < c->mapped + XOS_CACHED; m++) {
 		if (!hold(m))
 			continue;
@@ -137,7 +136,7 @@ struct xos_mapped *xos_hold_at(struct xos_cache *c, unsigned i, struct xos_ids *
 {
 	struct xos_mapped *m = &c->mapped[i];
 
-	if (!hold(m))
+	if (!xos_is_settled(c) || !hold(m))
 		return NULL;
 	if (is_good(m, who))
 		return m;
@@ -161,40 +160,70 @@ int xos_is_same(struct xos_mapped *m, const struct stat *st)
 }
 
 /* Takes a place in this state, which says that nobody holds it, for this
- * thread alone, and empties it. */
-static int seize(struct xos_cache *c, struct xos_mapped *m, uint32_t state)
+ * thread alone. What is mapped there stays for now. */
+static int seize(struct xos_mapped *m, uint32_t state)
 {
-	if (!__atomic_compare_exchange_n(&m->state, &state, BUSY, 0, __ATOMIC_ACQUIRE,
-	                                 __ATOMIC_RELAXED))
-		return 0;
-	if ((state & LIVE) != 0) {
-		munmap((void *)(uintptr_t)m->p, m->size);
-		__atomic_fetch_sub(&c->bytes, m->size, __ATOMIC_RELAXED);
-	}
-	return 1;
+	return __atomic_compare_exchange_n(&m->state, &state, BUSY | (state & LIVE), 0,
+	                                   __ATOMIC_ACQUIRE, __ATOMIC_RELAXED);
 }
 
-/* A place to map into: an empty one, or else one whose turn it is. Stale ones
- * are emptied meanwhile. */
+/* Unmaps what a seized place has. */
+static void empty(struct xos_cache *c, struct xos_mapped *m)
+{
+	if ((__atomic_load_n(&m->state, __ATOMIC_RELAXED) & LIVE) == 0)
+		return;
+	/* A child that is forked now must not do it again. */
+	__atomic_store_n(&m->state, BUSY, __ATOMIC_RELEASE);
+	munmap((void *)(uintptr_t)m->p, m->size);
+	__atomic_fetch_sub(&c->bytes, m->size, __ATOMIC_RELAXED);
+}
+
+/* A place to map into: a stale or empty one, or else one whose turn it is.
+ * Other stale ones are emptied meanwhile. */
 static struct xos_mapped *place(struct xos_cache *c)
 {
 	struct xos_mapped *m, *found = NULL;
 	unsigned i;
 
 	for (m = c->mapped; m < c->mapped + XOS_CACHED; m++) {
-		if (!seize(c, m, LIVE | STALE) && (found != NULL || !seize(c, m, 0)))
+		if (!seize(m, LIVE | STALE) && (found != NULL || !seize(m, 0)))
 			continue;
-		if (found == NULL)
+		if (found == NULL) {
 			found = m;
-		else
-			__atomic_store_n(&m->state, 0, __ATOMIC_RELEASE);
+			continue;
+		}
+		empty(c, m);
+		__atomic_store_n(&m->state, 0, __ATOMIC_RELEASE);
 	}
 	for (i = 0; found == NULL && i < XOS_CACHED; i++) {
 		m = &c->mapped[__atomic_fetch_add(&c->turn, 1, __ATOMIC_RELAXED) % XOS_CACHED];
-		if (seize(c, m, LIVE))
+		if (seize(m, LIVE))
 			found = m;
 	}
 	return found;
+}
+
+void xos_take_back(struct xos_cache *c)
+{
+	struct xos_mapped *m;
+	size_t bytes = 0;
+
+	for (m = c->mapped; m < c->mapped + XOS_CACHED; m++) {
+		uint32_t s = __atomic_load_n(&m->state, __ATOMIC_RELAXED) & ~HOLDERS;
+
+		/* One was unmapping it: whether that is done is not known. It stays
+		 * as it is, since others may be at its addresses by now. */
+		if ((s & (BUSY | LIVE)) == BUSY)
+			s = 0;
+		/* One had mapped it, and no more. */
+		if ((s & BUSY) != 0)
+			s = LIVE | STALE;
+		if (s != 0)
+			bytes += m->size;
+		__atomic_store_n(&m->state, s, __ATOMIC_RELAXED);
+	}
+	__atomic_store_n(&c->bytes, bytes, __ATOMIC_RELAXED);
+	__atomic_store_n(&c->filling, 0, __ATOMIC_RELAXED);
 }
 
 /* Whether so much more of the address space may be taken from the host. */
@@ -210,19 +239,38 @@ static int is_affordable(const struct xos_cache *c, size_t size)
 	return most.rlim_cur == RLIM_INFINITY || all <= most.rlim_cur / 8;
 }
 
-/* Maps the file into m, which is this thread's. */
-static int map(struct xos_mapped *m, int fd, const struct stat *st, const struct xos_header *h,
-               struct xos_ids *who)
+/* Whether two sizes take as many pages. */
+static int is_alike(size_t a, size_t b)
 {
-	void *p = mmap(NULL, (size_t)st->st_size, PROT_READ, MAP_SHARED, fd, 0);
+	size_t page = (size_t)sysconf(_SC_PAGESIZE);
 
+	return (a + page - 1) / page == (b + page - 1) / page;
+}
+
+/* Maps the file into m, which is this thread's. Where it can, it does so in
+ * place of the former one, so that whenever the process is forked the child
+ * knows what is there. */
+static int map(struct xos_cache *c, struct xos_mapped *m, int fd, const struct stat *st,
+               const struct xos_header *h, struct xos_ids *who)
+{
+	void *at = NULL, *p;
+
+	if ((__atomic_load_n(&m->state, __ATOMIC_RELAXED) & LIVE) != 0 &&
+	    is_alike(m->size, (size_t)st->st_size)) {
+		at = (void *)(uintptr_t)m->p;
+		__atomic_fetch_sub(&c->bytes, m->size, __ATOMIC_RELAXED);
+	} else {
+		empty(c, m);
+	}
+	p = mmap(at, (size_t)st->st_size, PROT_READ, MAP_SHARED | (at != NULL ? MAP_FIXED : 0), fd, 0);
 	if (p == MAP_FAILED)
-		return 0;
+		return 0; /* whether the former is still there depends on the kernel */
+	m->p = p;
+	m->size = (size_t)st->st_size;
+	__atomic_store_n(&m->state, BUSY | LIVE, __ATOMIC_RELEASE); /* see xos_take_back */
 	/* Other people's names are not for this process's core files. */
 	madvise(p, (size_t)st->st_size, MADV_DONTDUMP);
 	__atomic_store_n(&m->checked, now(), __ATOMIC_RELAXED);
-	m->p = p;
-	m->size = (size_t)st->st_size;
 	m->dev = st->st_dev;
 	m->ino = st->st_ino;
 	m->owner = st->st_uid;
@@ -234,6 +282,7 @@ static int map(struct xos_mapped *m, int fd, const struct stat *st, const struct
 	/* The header may be older than the mapping. */
 	if (!is_given_up(m) && has_right(m, who))
 		return 1;
+	__atomic_store_n(&m->state, BUSY, __ATOMIC_RELEASE);
 	munmap(p, m->size);
 	return 0;
 }
@@ -242,21 +291,19 @@ struct xos_mapped *xos_keep(struct xos_cache *c, int fd, const struct stat *st,
                             const struct xos_header *h, struct xos_ids *who)
 {
 	struct xos_mapped *m;
-	unsigned long since, start = now();
+	uint32_t idle = 0;
 
 	if (h->generation == 0 || st->st_uid == OVERFLOW_ID || st->st_gid == OVERFLOW_ID ||
-	    (st->st_mode & (S_IRUSR | S_IRGRP)) != (S_IRUSR | S_IRGRP) ||
+	    (st->st_mode & (S_IRUSR | S_IRGRP)) != (S_IRUSR | S_IRGRP) || !xos_settle(c) ||
 	    !is_affordable(c, (size_t)st->st_size))
 		return NULL;
 	/* One at a time, lest many threads that begin together fill all places
 	 * with one snapshot. */
-	since = __atomic_load_n(&c->filling, __ATOMIC_RELAXED);
-	if ((since != 0 && start - since < LEFT_BEHIND) ||
-	    !__atomic_compare_exchange_n(&c->filling, &since, start, 0, __ATOMIC_ACQUIRE,
+	if (!__atomic_compare_exchange_n(&c->filling, &idle, 1, 0, __ATOMIC_ACQUIRE,
 	                                 __ATOMIC_RELAXED))
 		return NULL;
 	m = place(c);
-	if (m != NULL && !map(m, fd, st, h, who)) {
+	if (m != NULL && !map(c, m, fd, st, h, who)) {
 		__atomic_store_n(&m->state, 0, __ATOMIC_RELEASE);
 		m = NULL;
 	}

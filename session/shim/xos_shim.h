@@ -151,7 +151,8 @@ struct xos_mapped {
 };
 /* All zero, it is empty. */
 struct xos_cache {
-	unsigned long filling; /* since when a thread maps a snapshot, or 0 */
+	uint32_t *fork; /* see xos_fork.c; NULL until something is mapped */
+	uint32_t filling; /* whether a thread maps a snapshot */
 	uint32_t turn;
 	size_t bytes;
 	struct xos_mapped mapped[XOS_CACHED];
@@ -180,5 +181,16 @@ int xos_is_same(struct xos_mapped *m, const struct stat *st);
 /* Maps a snapshot and holds it; NULL if that is not possible or wise. */
 struct xos_mapped *xos_keep(struct xos_cache *c, int fd, const struct stat *st,
                             const struct xos_header *h, struct xos_ids *who);
+/* Takes back what is held by threads that this process does not have. Nobody
+ * else may be at the cache. */
+void xos_take_back(struct xos_cache *c);
+
+/* --- forks (xos_fork.c) --------------------------------------------------- */
+
+/* Whether the cache can be used: what was held when this process was forked
+ * has been taken back. The caller holds nothing of it. */
+int xos_is_settled(struct xos_cache *c);
+/* The same, for a cache that has not been used yet too. */
+int xos_settle(struct xos_cache *c);
 
 #endif
