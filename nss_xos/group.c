@@ -48,11 +48,12 @@ enum nss_status fill_group(struct xos_in *in, struct group *gr, struct room r, i
 enum nss_status fill_private(struct xos_in *in, struct group *gr, struct room r, int *err)
 {
 	struct xos_str name = xos_get_str(in);
+	uint32_t uid = xos_get_id(in);
 	const char *vo;
 
-	xos_get_id(in);
 	gr->gr_gid = xos_get_id(in);
-	if (in->bad)
+	/* The record was found by the uid: nobody gets another id's group. */
+	if (in->bad || gr->gr_gid != uid)
 		return bad(err, EPROTO);
 	gr->gr_mem = room_ptrs(&r, 1);
 	gr->gr_name = room_str(&r, name);

@@ -25,7 +25,8 @@ char **room_ptrs(struct room *r, size_t n);
  * are not what they should be. */
 enum nss_status fill_passwd(struct xos_in *in, struct passwd *pw, struct room r, int *err);
 enum nss_status fill_group(struct xos_in *in, struct group *gr, struct room r, int *err);
-/* The private group of the user whose passwd fields these are. */
+/* The private group of the user whose passwd fields these are; a user of
+ * another gid than the uid has none. */
 enum nss_status fill_private(struct xos_in *in, struct group *gr, struct room r, int *err);
 
 /* Whether a string can stand in a line of fields between colons. */
