@@ -191,8 +191,8 @@ func TestRootHosts(t *testing.T) {
 	new(wiretest.Service).Serve(t, r.Socket())
 	r.Compile(t, "testdata/host.c", "host", "-pthread")
 	for _, args := range [][]string{
-		{"fork", "alice@physics", "200"}, {"fork", "zoe@physics", "200"},
-		{"threads", "alice@physics", "200"}, {"threads", "zoe@physics", "10"},
+		{"fork", "alice@physics", "1000"}, {"fork", "zoe@physics", "1000"},
+		{"threads", "alice@physics", "200"}, {"threads", "zoe@physics", "5"},
 		{"rooms", "alice@physics"}, {"rooms", "zoe@physics"},
 		{"state", "alice@physics"}, {"state", "zoe@physics"},
 	} {

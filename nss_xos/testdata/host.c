@@ -64,13 +64,13 @@ static void *looks(void *failed)
 
 static int threads(void)
 {
-	pthread_t t[16];
+	pthread_t t[64];
 	int i, failed = 0;
 
-	for (i = 0; i < 16; i++)
+	for (i = 0; i < 64; i++)
 		if (pthread_create(&t[i], NULL, looks, &failed) != 0)
 			return 1;
-	for (i = 0; i < 16; i++)
+	for (i = 0; i < 64; i++)
 		pthread_join(t[i], NULL);
 	return failed;
 }
