@@ -50,6 +50,15 @@ test-unit: setup ## Run the tests that need no grid
 test-e2e: debs ## Run the end-to-end tests on a grid of Debian 13 machines
 	XOS_DEBS=$(CURDIR)/$(DIST) go run ./test/report -- go test -json -timeout 20m ./test/e2e
 
+FUZZTIME := 10m
+.PHONY: fuzz
+fuzz: setup ## Fuzz the modules, in C and Go, for FUZZTIME (10m) each; adds to the corpus
+	go test ./test/fuzz -count=1 -v -timeout 0 -for $(FUZZTIME) -merge
+	go test ./session/wire -run XXX -fuzz FuzzReply -fuzztime $(FUZZTIME)
+	go test ./session/wire -run XXX -fuzz FuzzRequest -fuzztime $(FUZZTIME)
+	go test ./pam_xos -run XXX -fuzz FuzzOpenReply -fuzztime $(FUZZTIME)
+	go test ./session/shim -run XXX -fuzz FuzzNames -fuzztime $(FUZZTIME)
+
 .PHONY: bench
 bench: debs ## Measure; prints lines "BENCH name value unit"
 	XOS_DEBS=$(CURDIR)/$(DIST) go run ./test/bench

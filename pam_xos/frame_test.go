@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"net"
+	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -165,6 +167,19 @@ func FuzzOpenReply(f *testing.F) {
 	f.Add(wiretest.Fields("s1", 1<<30, "", 0), false)
 	f.Add(wiretest.Fields("s\x001", []string{}, "", 0), false)
 	f.Add([]byte{}, false)
+	// The corpus that the module is fuzzed from in C; a header comes first.
+	corpus, err := filepath.Glob("../session/wire/testdata/reply/*")
+	if err != nil || len(corpus) == 0 {
+		f.Fatalf("there is no corpus: %v", err)
+	}
+	for _, path := range corpus {
+		b, err := os.ReadFile(path)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(b[min(16, len(b)):], false)
+		f.Add(b[min(16, len(b)):], true)
+	}
 	f.Fuzz(func(t *testing.T, fields []byte, descriptor bool) {
 		if got, want := pamxos.ValidOpenReply(fields, descriptor), wellFormed(fields, descriptor); got != want {
 			t.Fatalf("taken: %v, want %v", got, want)
