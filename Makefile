@@ -55,6 +55,7 @@ FUZZTIME := 10m
 fuzz: setup ## Fuzz the modules, in C and Go, for FUZZTIME (10m) each; adds to the corpus
 	go test ./test/fuzz -count=1 -v -timeout 0 -for $(FUZZTIME) -merge
 	go test ./session/wire -run XXX -fuzz FuzzReply -fuzztime $(FUZZTIME)
+	go test ./session/wire -run XXX -fuzz FuzzSnapshotFile -fuzztime $(FUZZTIME)
 	go test ./session/wire -run XXX -fuzz FuzzRequest -fuzztime $(FUZZTIME)
 	go test ./pam_xos -run XXX -fuzz FuzzOpenReply -fuzztime $(FUZZTIME)
 	go test ./session/shim -run XXX -fuzz FuzzNames -fuzztime $(FUZZTIME)

@@ -81,6 +81,24 @@ func FuzzRequest(f *testing.F) {
 	})
 }
 
+// corpus gives the inputs of a kind that the modules' own decoders in C are
+// fuzzed from too (test/fuzz).
+func corpus(f *testing.F, kind string) [][]byte {
+	paths, err := filepath.Glob(filepath.Join("testdata", kind, "*"))
+	if err != nil || len(paths) == 0 {
+		f.Fatalf("there is no corpus: %v", err)
+	}
+	var all [][]byte
+	for _, path := range paths {
+		b, err := os.ReadFile(path)
+		if err != nil {
+			f.Fatal(err)
+		}
+		all = append(all, b)
+	}
+	return all
+}
+
 // FuzzReply: a reply is read or refused, never both; and one whose fields are
 // taken has them written in the one way there is.
 func FuzzReply(f *testing.F) {
@@ -92,16 +110,7 @@ func FuzzReply(f *testing.F) {
 		f.Add(b[:len(b)-1])
 		f.Add(b[:7])
 	}
-	// The corpus that the modules' own decoders in C are fuzzed from too.
-	corpus, err := filepath.Glob("testdata/reply/*")
-	if err != nil || len(corpus) == 0 {
-		f.Fatalf("there is no corpus: %v", err)
-	}
-	for _, path := range corpus {
-		b, err := os.ReadFile(path)
-		if err != nil {
-			f.Fatal(err)
-		}
+	for _, b := range corpus(f, "reply") {
 		f.Add(b)
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {

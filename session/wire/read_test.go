@@ -166,6 +166,10 @@ func FuzzSnapshotFile(f *testing.F) {
 		f.Add(b, "user0@physics", firstID+uint32(100))
 		f.Add(b[:len(b)-3], "physics", uint32(firstID))
 	}
+	for _, b := range corpus(f, "snapshot") {
+		f.Add(b, "alice@physics", uint32(1879050001))
+		f.Add(b, "physics:higgs", uint32(1900000000))
+	}
 	f.Fuzz(func(t *testing.T, b []byte, name string, id uint32) {
 		s, err := readSnapshot(bytes.NewReader(b), int64(len(b)), "physics")
 		if err != nil {

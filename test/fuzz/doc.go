@@ -4,7 +4,7 @@
 // the session service may send, snapshot.c what a VO's snapshot may hold;
 // world.c stands for the system around them.
 //
-// They share one corpus with Go's fuzzers of the same formats (FuzzReply of
-// session/wire, FuzzOpenReply of pam_xos): session/wire/testdata/reply has all
+// They share one corpus with Go's fuzzers of the same formats (FuzzReply and
+// FuzzSnapshotFile of session/wire, FuzzOpenReply of pam_xos): session/wire/testdata/reply has all
 // that came on one connection, .../snapshot whole files, a raw input a file.
 package fuzz
