@@ -6,7 +6,7 @@ set -euo pipefail
 packages=(gcc libc6-dev make git ca-certificates libpam0g-dev pkg-config libseccomp-dev
 	debootstrap systemd-container fuse3 iproute2 procps openssh-client openssh-server
 	dpkg-dev fakeroot lintian pamtester valgrind libc6-dbg attr acl
-	clang libclang-rt-dev)
+	qemu-system-x86 e2fsprogs clang libclang-rt-dev)
 
 missing() {
 	local p

@@ -19,8 +19,9 @@ import (
 // Suite is the Debian release the nodes run.
 const Suite = "trixie"
 
-// cacheDir holds base roots: a few hundred megabytes each, worth keeping.
-const cacheDir = "/var/cache/xtreemos"
+// CacheDir holds base roots and what is made of them: a few hundred megabytes
+// each, worth keeping.
+const CacheDir = "/var/cache/xtreemos"
 
 // basePackages is what every node has before XtreemOS is installed: a small
 // server with sshd and logind, the dependencies of our packages (nodes have no
@@ -42,20 +43,20 @@ func Base(ctx context.Context, log *slog.Logger, progress io.Writer) (string, er
 	if progress == nil {
 		progress = io.Discard
 	}
-	if err := os.MkdirAll(cacheDir, 0o755); err != nil {
+	if err := os.MkdirAll(CacheDir, 0o755); err != nil {
 		return "", err
 	}
-	unlock, err := lock(ctx, filepath.Join(cacheDir, ".lock"))
+	unlock, err := Lock(ctx, filepath.Join(CacheDir, ".lock"))
 	if err != nil {
 		return "", err
 	}
 	defer unlock()
 
-	dir := filepath.Join(cacheDir, Suite+"-"+baseKey(basePackages))
+	dir := filepath.Join(CacheDir, Suite+"-"+baseKey(basePackages))
 	if _, err := os.Stat(dir); err == nil {
 		return dir, nil
 	}
-	work, err := os.MkdirTemp(cacheDir, ".new-")
+	work, err := os.MkdirTemp(CacheDir, ".new-")
 	if err != nil {
 		return "", err
 	}
@@ -91,7 +92,7 @@ func baseKey(packages []string) string {
 
 // newestBase finds a root of the same suite with other packages.
 func newestBase() string {
-	found, _ := filepath.Glob(filepath.Join(cacheDir, Suite+"-*"))
+	found, _ := filepath.Glob(filepath.Join(CacheDir, Suite+"-*"))
 	var newest string
 	var when int64
 	for _, dir := range found {
@@ -105,9 +106,9 @@ func newestBase() string {
 
 func bootstrap(ctx context.Context, progress io.Writer, dir string) error {
 	cmd := exec.CommandContext(ctx, "debootstrap", "--variant=minbase",
-		"--include="+strings.Join(basePackages, ","), Suite, dir, mirror(ctx))
+		"--include="+strings.Join(basePackages, ","), Suite, dir, Mirror(ctx))
 	cmd.Env = os.Environ()
-	if proxy := aptProxy(ctx); proxy != "" {
+	if proxy := AptProxy(ctx); proxy != "" {
 		cmd.Env = append(cmd.Env, "http_proxy="+proxy)
 	}
 	cmd.Stdout, cmd.Stderr = progress, progress
@@ -139,7 +140,7 @@ func addPackages(ctx context.Context, progress io.Writer, dir string) error {
 		}
 		defer os.Remove(policy)
 		apt := []string{"chroot", dir, "env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-q", "-y"}
-		if proxy := aptProxy(ctx); proxy != "" {
+		if proxy := AptProxy(ctx); proxy != "" {
 			apt = append(apt, "-o", "Acquire::http::Proxy="+proxy)
 		}
 		if err := run(ctx, progress, append(apt, "update")...); err != nil {

@@ -10,8 +10,8 @@ import (
 // knows no Debian archive.
 const publicMirror = "http://deb.debian.org/debian"
 
-// mirror is the Debian archive this machine's apt is configured with.
-func mirror(ctx context.Context) string {
+// Mirror is the Debian archive this machine's apt is configured with.
+func Mirror(ctx context.Context) string {
 	out, err := exec.CommandContext(ctx, "apt-get", "indextargets",
 		"--format", "$(REPO_URI) $(RELEASE)", "Created-By: Packages").Output()
 	if err != nil {
@@ -36,9 +36,9 @@ func pickMirror(targets string) string {
 	return publicMirror
 }
 
-// aptProxy is the HTTP proxy apt uses, or "". debootstrap reads it from the
+// AptProxy is the HTTP proxy apt uses, or "". debootstrap reads it from the
 // environment instead of apt's configuration.
-func aptProxy(ctx context.Context) string {
+func AptProxy(ctx context.Context) string {
 	out, err := exec.CommandContext(ctx, "apt-config", "shell", "P", "Acquire::http::Proxy").Output()
 	if err != nil {
 		return ""

@@ -33,7 +33,7 @@ func (g *Grid) writeState() error {
 		Nodes:      g.cfg.Nodes,
 		Detached:   g.cfg.Detached,
 		Owner:      os.Getpid(),
-		OwnerStart: startTime(os.Getpid()),
+		OwnerStart: StartTime(os.Getpid()),
 	})
 }
 
@@ -113,11 +113,11 @@ func (g *Grid) liveOwner() (int, bool) {
 	if err != nil || s.Detached || s.Owner == os.Getpid() {
 		return 0, false
 	}
-	return s.Owner, s.OwnerStart != "" && startTime(s.Owner) == s.OwnerStart
+	return s.Owner, s.OwnerStart != "" && StartTime(s.Owner) == s.OwnerStart
 }
 
-// startTime is field 22 of /proc/PID/stat, "" for a process that is gone.
-func startTime(pid int) string {
+// StartTime is field 22 of /proc/PID/stat, "" for a process that is gone.
+func StartTime(pid int) string {
 	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
 		return ""
@@ -135,5 +135,5 @@ func lockGrid(ctx context.Context, cfg Config) (func(), error) {
 	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
 		return nil, err
 	}
-	return lock(ctx, filepath.Join(cfg.Dir, "."+cfg.Name+".lock"))
+	return Lock(ctx, filepath.Join(cfg.Dir, "."+cfg.Name+".lock"))
 }

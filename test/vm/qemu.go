@@ -1,0 +1,41 @@
+package vm
+
+import (
+	"fmt"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/xtreemos/xos/test/vm/wire"
+)
+
+// processors of each machine: two, so that what runs at once runs at once.
+const processors = 2
+
+// arguments is QEMU's command line: a PC with a disk, a network that leads
+// nowhere, the agent's ports, a console into a file, and nothing else.
+func arguments(dir, img string, cfg Config) []string {
+	cmdline := []string{"root=/dev/vda rw console=ttyS0 loglevel=5 systemd.show_status=no systemd.tpm2_wait=0",
+		"mitigations=off random.trust_cpu=on net.ifnames=0", cfg.Append}
+	args := []string{
+		"-name", "xos-vm-" + cfg.Name,
+		"-machine", "pc", "-accel", "tcg,thread=multi,tb-size=1024", "-cpu", "max",
+		"-smp", strconv.Itoa(processors), "-m", strconv.Itoa(cfg.Memory),
+		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
+		"-kernel", filepath.Join(img, "vmlinuz."+string(cfg.Kernel)),
+		"-initrd", filepath.Join(img, "initrd."+string(cfg.Kernel)),
+		"-append", strings.TrimSpace(strings.Join(cmdline, " ")),
+		// What is written goes to a file in TMPDIR that has no name.
+		"-drive", "file=" + filepath.Join(img, "root.img") + ",if=virtio,format=raw,snapshot=on,cache=unsafe",
+		"-object", "rng-random,id=rng,filename=/dev/urandom", "-device", "virtio-rng-pci,rng=rng",
+		"-netdev", "user,id=net,restrict=on", "-device", "virtio-net-pci,netdev=net,romfile=",
+		"-serial", "file:" + filepath.Join(dir, "console.log"),
+		"-device", fmt.Sprintf("virtio-serial-pci,max_ports=%d", wire.Ports+1),
+	}
+	for i := range wire.Ports {
+		args = append(args,
+			"-chardev", fmt.Sprintf("socket,id=port%d,path=%s,server=on,wait=off", i, filepath.Join(dir, wire.PortName(i))),
+			"-device", fmt.Sprintf("virtserialport,chardev=port%d,name=%s", i, wire.PortName(i)))
+	}
+	return args
+}
