@@ -12,6 +12,7 @@ import (
 	"github.com/pelletier/go-toml/v2"
 
 	"github.com/xtreemos/xos"
+	"github.com/xtreemos/xos/nodeguard/guard"
 	"github.com/xtreemos/xos/vom"
 	"github.com/xtreemos/xos/vom/machine"
 	"github.com/xtreemos/xos/vom/vops"
@@ -65,6 +66,20 @@ type config struct {
 	AuditJournal bool     `toml:"audit_journal"`
 	// Supervisor is the program that runs a job.
 	Supervisor string `toml:"supervisor"`
+	// VOCPUs, VOMemory, VOProcesses and VOIO are what all jobs of one VO may use
+	// together: an amount ("1.5" processors, "16G" of memory, "500" processes,
+	// "50M" bytes a second from and to each disk), a part of what the machine has
+	// ("75%"; not of VOIO), or "" for no bound.
+	VOCPUs      string `toml:"vo_cpus"`
+	VOMemory    string `toml:"vo_memory"`
+	VOProcesses string `toml:"vo_processes"`
+	VOIO        string `toml:"vo_io"`
+	// LoginCPUs, LoginMemory, LoginProcesses and LoginIO are what all sessions of
+	// one account may use together.
+	LoginCPUs      string `toml:"login_cpus"`
+	LoginMemory    string `toml:"login_memory"`
+	LoginProcesses string `toml:"login_processes"`
+	LoginIO        string `toml:"login_io"`
 }
 
 // duration is written as in "12h" or "90s".
@@ -81,6 +96,7 @@ func defaults() config {
 		Idle: duration{2160 * time.Hour}, Quarantine: duration{720 * time.Hour},
 		AuditKeep: duration{8760 * time.Hour}, AuditJournal: true,
 		Homes: "/home/xos", State: "/var/lib/xos/node", Run: "/run/xos", Trust: machine.TrustDir, Supervisor: "/usr/libexec/xos/xos-job",
+		VOMemory: "75%", VOProcesses: "50%", LoginMemory: "50%", LoginProcesses: "20%",
 	}
 }
 
@@ -155,8 +171,24 @@ func (c config) validate() error {
 	if c.AuditKeep.Duration != 0 && c.AuditKeep.Duration < 24*time.Hour {
 		return xos.Errorf(xos.Invalid, "audit_keep = %v is too short: at least 24h, or 0s", c.AuditKeep)
 	}
+	if _, _, err := c.ceilings(); err != nil {
+		return err
+	}
 	_, err := c.decider(func() vom.Bundle { return vom.Bundle{} })
 	return err
+}
+
+// ceilings are those of each VO's jobs and of each account's logins.
+func (c config) ceilings() (jobs, logins guard.Ceilings, err error) {
+	machine, err := guard.ThisMachine()
+	if err != nil {
+		return jobs, logins, err
+	}
+	if jobs, err = (guard.Portions{CPUs: c.VOCPUs, Memory: c.VOMemory, Processes: c.VOProcesses, IO: c.VOIO}).On(machine); err != nil {
+		return jobs, logins, err
+	}
+	logins, err = guard.Portions{CPUs: c.LoginCPUs, Memory: c.LoginMemory, Processes: c.LoginProcesses, IO: c.LoginIO}.On(machine)
+	return jobs, logins, err
 }
 
 // decider makes the machine's part of policy.

@@ -110,7 +110,11 @@ func node(ctx context.Context, cfg config, keeper *trust.Keeper, log *slog.Logge
 	if err != nil {
 		return err
 	}
-	fence, err := guard.New(guard.Config{Run: cfg.Run, Homes: cfg.Homes}, log)
+	ofVO, ofAccount, err := cfg.ceilings()
+	if err != nil {
+		return err
+	}
+	fence, err := guard.New(guard.Config{Run: cfg.Run, Homes: cfg.Homes, JobCeilings: ofVO, LoginCeilings: ofAccount}, log)
 	if err != nil {
 		return err
 	}

@@ -19,7 +19,10 @@ import (
 var wantedControllers = []string{"cpu", "memory", "pids", "io"}
 
 // cgroups is the subtree of VOs and jobs: root/subtree/vo-VO/job-ID.
-type cgroups struct{ root, subtree string }
+type cgroups struct {
+	root, subtree string
+	ceilings      Ceilings // of each VO
+}
 
 // findRoot gives the mount point of cgroup version 2: alone, or beside 1.
 func findRoot(root string) (string, error) {
@@ -90,6 +93,9 @@ func (c cgroups) make(vo xos.VOName, job xos.JobID) (string, error) {
 		return "", xos.Errorf(xos.Unavailable, "making a cgroup for VO %s: %w", vo, err)
 	}
 	c.handDown(filepath.Dir(dir))
+	if err := c.ceilings.bound(filepath.Dir(dir)); err != nil {
+		return "", err
+	}
 	if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
 		return "", xos.Errorf(xos.Unavailable, "making a cgroup for job %s: %w", job, err)
 	}

@@ -41,6 +41,9 @@ type Config struct {
 	// Homes is the directory of homes, of which a session sees its VO's only;
 	// "" leaves them alone.
 	Homes string
+	// JobCeilings bound the jobs of each VO together, LoginCeilings the sessions
+	// of each account.
+	JobCeilings, LoginCeilings Ceilings
 }
 
 // Guard implements nodeguard.Guard.
@@ -50,6 +53,7 @@ type Guard struct {
 	homes    string
 	scratch  []string
 	cgroups  cgroups
+	logins   logins
 	network  *network // nil if this machine cannot
 	features []nodeguard.Feature
 	level    nodeguard.Level
@@ -88,7 +92,8 @@ func New(cfg Config, log *slog.Logger) (*Guard, error) {
 	if err := os.WriteFile(filepath.Join(cfg.Run, ipcFile), nil, 0o600); err != nil {
 		return nil, xos.Errorf(xos.Internal, "making a place for IPC namespaces: %w", err)
 	}
-	g := &Guard{log: log, run: cfg.Run, homes: cfg.Homes, scratch: cfg.Scratch, cgroups: cgroups{root: root, subtree: cfg.Subtree}, namespaces: map[xos.VOName]*os.File{}}
+	g := &Guard{log: log, run: cfg.Run, homes: cfg.Homes, scratch: cfg.Scratch, cgroups: cgroups{root: root, subtree: cfg.Subtree, ceilings: cfg.JobCeilings},
+		logins: lookForLogins(root, cfg.LoginCeilings), namespaces: map[xos.VOName]*os.File{}}
 	have := func(name string, err error) {
 		f := nodeguard.Feature{Name: name, Have: err == nil}
 		if err != nil {
@@ -101,6 +106,7 @@ func New(cfg Config, log *slog.Logger) (*Guard, error) {
 	for _, c := range wantedControllers {
 		have("controller "+c, g.cgroups.controller(c))
 	}
+	have("limits of logins", g.logins.have)
 	hidepidErr := g.probeNamespace()
 	have("hidepid", hidepidErr)
 	g.network, err = loadNetwork(filepath.Join(root, cfg.NetworkCgroup), cfg.PinDir)
@@ -119,10 +125,14 @@ func New(cfg Config, log *slog.Logger) (*Guard, error) {
 // Level implements nodeguard.Guard.
 func (g *Guard) Level() (nodeguard.Level, []nodeguard.Feature) { return g.level, g.features }
 
-// Login implements nodeguard.Guard: from now on the uid's sockets are its VO's.
-func (g *Guard) Login(_ context.Context, a xos.Account, uid uint32) error {
+// Login implements nodeguard.Guard: from now on the uid's sockets are its VO's,
+// and its sessions are bounded.
+func (g *Guard) Login(ctx context.Context, a xos.Account, uid uint32) error {
 	if err := g.homesOf(a.VO); err != nil {
 		g.log.Warn("homes are not kept apart", "vo", a.VO, "error", err)
+	}
+	if err := g.logins.bound(ctx, uid); err != nil {
+		return err
 	}
 	if g.network == nil {
 		return nil // Level says so; a policy may demand more

@@ -19,6 +19,7 @@ var _ xosv1connect.GuardHandler = (*Guard)(nil)
 var against = map[string]string{
 	"cgroup":     "jobs that cannot be told apart or ended",
 	"controller": "one job or VO that eats the machine",
+	"limits":     "one account's sessions that eat the machine",
 	"hidepid":    "seeing others' processes",
 	"network":    "reaching another VO's ports on this machine",
 	"ipc":        "shared memory, semaphores and queues of others",
