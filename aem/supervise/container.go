@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -57,11 +58,20 @@ func config(s unit.Spec, root, self string, have func(controller string) bool) (
 			set(n)
 		}
 	}
-	limit("memory", "memory", func(n int64) { resources.Memory, resources.MemorySwap = n, n })
+	limit("memory", "memory", func(n int64) {
+		resources.Memory, resources.MemorySwap = n, n
+		if cgroups.IsCgroup2UnifiedMode() { // first slowed, then killed
+			resources.Unified = map[string]string{"memory.high": strconv.FormatInt(n-min(n/10, slowed), 10)}
+		}
+	})
 	limit("cpus", "cpu", func(n int64) { resources.CpuPeriod, resources.CpuQuota = 100_000, n*100 })
 	limit("processes", "pids", func(n int64) { resources.PidsLimit = &n })
 	return c, notices
 }
+
+// slowed is the most below its limit at which a job that wants more memory is
+// slowed down by the kernel.
+const slowed = 128 << 20
 
 // controllers tells which cgroup controllers libcontainer can use here.
 func controllers(root string, hybrid bool) func(string) bool {

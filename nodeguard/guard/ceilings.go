@@ -21,8 +21,7 @@ import (
 type Ceilings struct {
 	// CPUs are processors, in thousandths.
 	CPUs int64
-	// Memory and Swap are bytes. At nine tenths of Memory the kernel begins to
-	// slow whoever wants more.
+	// Memory and Swap are bytes.
 	Memory, Swap int64
 	// Processes counts threads.
 	Processes int64
@@ -114,6 +113,11 @@ func kernelNumber(path string) (int64, error) {
 	return strconv.ParseInt(strings.TrimSpace(string(data)), 10, 64)
 }
 
+// high is where the kernel begins to slow whoever wants more memory, so that
+// something can still be done about it; not far below the ceiling, since there a
+// process that leaks is ended.
+func (c Ceilings) high() int64 { return c.Memory - min(c.Memory/10, 128<<20) }
+
 // bound writes ceilings into a cgroup. A controller that is not there is a
 // missing feature and told as one; any other failure is an error, and then
 // nothing may run there.
@@ -145,7 +149,7 @@ func (c Ceilings) bound(dir string) error {
 	errs := []error{
 		set("cpu.weight", "100"),
 		set("cpu.max", quota+" 100000"),
-		set("memory.high", most(c.Memory/10*9)),
+		set("memory.high", most(c.high())),
 		set("memory.max", most(c.Memory)),
 		set("memory.swap.max", most(c.Swap)),
 		set("pids.max", most(c.Processes)),

@@ -75,7 +75,7 @@ func (l *logins) properties() []dbus.Property {
 		{Name: "CPUWeight", Value: systemd.MakeVariant(uint64(100))},
 		{Name: "IOWeight", Value: systemd.MakeVariant(uint64(100))},
 		{Name: "CPUQuotaPerSecUSec", Value: quota},
-		{Name: "MemoryHigh", Value: most(l.ceilings.Memory / 10 * 9)},
+		{Name: "MemoryHigh", Value: most(l.ceilings.high())},
 		{Name: "MemoryMax", Value: most(l.ceilings.Memory)},
 		{Name: "MemorySwapMax", Value: most(l.ceilings.Swap)},
 		{Name: "TasksMax", Value: most(l.ceilings.Processes)},

@@ -24,6 +24,9 @@ import (
 var grid *testbed.Grid
 
 func TestMain(m *testing.M) {
+	if os.Getenv("XOS_HERE") != "" {
+		os.Exit(onThisMachine(m))
+	}
 	debs, keep := os.Getenv("XOS_DEBS"), os.Getenv("XOS_KEEP") != ""
 	if debs == "" || os.Geteuid() != 0 {
 		os.Exit(m.Run()) // the tests say what they need
@@ -32,7 +35,8 @@ func TestMain(m *testing.M) {
 	defer cancel()
 	g, fresh, err := story.Up(ctx, story.Options{Name: "apart", Debs: debs, Keep: keep, Out: os.Stderr, Log: slog.New(slog.DiscardHandler)})
 	if err == nil && fresh {
-		err = settle(ctx, g)
+		grid = g
+		err = settle(ctx)
 	}
 	code := 1
 	if err == nil {
@@ -52,19 +56,26 @@ func TestMain(m *testing.M) {
 
 // settle makes the people: alice and bob of physics, carol of chemistry, each
 // logged in to the grid on the client, and guest, who is node1's own user.
-func settle(ctx context.Context, g *testbed.Grid) error {
-	teller := &story.Teller{Grid: g, Out: os.Stderr}
+func settle(ctx context.Context) error {
+	teller := &story.Teller{Out: os.Stderr, Do: func(ctx context.Context, machine, user, command string) (string, int, error) {
+		return story.Run(ctx, node(machine), user, command)
+	}}
 	for _, s := range append(append([]story.Step{}, story.Administration...), story.Credentials...) {
 		if err := teller.Tell(ctx, s); err != nil {
 			return err
 		}
 	}
-	return g.Node("node1").Run(ctx, "useradd", "-m", "-s", "/bin/bash", "guest")
+	_, _, err := story.Run(ctx, node("node1"), "root", "useradd -m -s /bin/bash guest")
+	return err
 }
 
 // install builds the prober and puts it where everybody on node1 can run it.
 func install(ctx context.Context, t *testing.T) {
 	t.Helper()
+	if here {
+		need.File(t, prober)
+		return
+	}
 	bin := filepath.Join(t.TempDir(), "prober")
 	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", bin, "./prober")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
@@ -83,7 +94,7 @@ const prober = "/usr/local/bin/prober"
 func needGrid(t *testing.T) context.Context {
 	t.Helper()
 	need.Root(t)
-	if grid == nil {
+	if grid == nil && !here {
 		need.Missing(t, "packages", "make debs builds them; set XOS_DEBS")
 	}
 	return t.Context()
@@ -92,7 +103,7 @@ func needGrid(t *testing.T) context.Context {
 // on1 runs a shell command on node1 as one of its own users.
 func on1(ctx context.Context, t *testing.T, user, command string) string {
 	t.Helper()
-	out, status, err := story.Run(ctx, grid.Node("node1"), user, command)
+	out, status, err := story.Run(ctx, node("node1"), user, command)
 	if err != nil || status != 0 {
 		t.Fatalf("%s: %s: status %d (%v)\n%s", user, command, status, err, out)
 	}

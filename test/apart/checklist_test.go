@@ -47,7 +47,7 @@ func tried(ctx context.Context, t *testing.T, v target) map[string]string {
 	note(memberIn, inJob(ctx, t, "bob@physics", v))
 	note(stranger, login(ctx, t, "carol@chemistry", v))
 	note(strangIn, inJob(ctx, t, "carol@chemistry", v))
-	note(local, attack(ctx, t, grid.Node("node1"), "guest", prober+" attack "+v.String()))
+	note(local, attack(ctx, t, node("node1"), "guest", prober+" attack "+v.String()))
 	return got
 }
 
@@ -161,7 +161,7 @@ func sorted(m map[string]string) []string {
 func TestRootGuardCommand(t *testing.T) {
 	ctx := needGrid(t)
 	login := func(command string) string {
-		out, _, err := story.Run(ctx, grid.Node("client"), "carol", ssh("carol@chemistry", "", command))
+		out, _, err := story.Run(ctx, node("client"), "carol", ssh("carol@chemistry", "", command))
 		if err != nil {
 			t.Fatal(err)
 		}

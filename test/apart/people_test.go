@@ -49,26 +49,26 @@ func victim(ctx context.Context, t *testing.T, marker string, job bool) target {
 		command, option = "exec xsub --name "+marker+" --node node1 -- "+prober+" victim "+marker+" physics", ""
 	}
 	life, cancel := context.WithCancel(ctx)
-	cmd := grid.Node("client").Command(life, testbed.As("alice", ssh("alice@physics", option, command))...)
-	return await(t, grid.Node("client"), cmd, cancel)
+	cmd := node("client").Command(life, testbed.As("alice", ssh("alice@physics", option, command))...)
+	return await(t, node("client"), cmd, cancel)
 }
 
 // unguarded starts a victim as alice, in the machine's own namespaces.
 func unguarded(ctx context.Context, t *testing.T, marker string) target {
 	t.Helper()
 	life, cancel := context.WithCancel(ctx)
-	cmd := grid.Node("node1").Command(life, "setpriv", "--reuid=alice@physics", "--regid=alice@physics", "--init-groups", "--",
+	cmd := node("node1").Command(life, "setpriv", "--reuid=alice@physics", "--regid=alice@physics", "--init-groups", "--",
 		"env", "HOME=/home/xos/physics/alice", prober, "victim", marker, "physics")
-	return await(t, grid.Node("node1"), cmd, cancel)
+	return await(t, node("node1"), cmd, cancel)
 }
 
 // await starts a victim and waits until it is ready.
-func await(t *testing.T, node *testbed.Node, cmd *exec.Cmd, cancel func()) target {
+func await(t *testing.T, at story.Machine, cmd *exec.Cmd, cancel func()) target {
 	t.Helper()
 	out, w := io.Pipe()
 	cmd.Stdout, cmd.Stderr = w, w
 	cmd.WaitDelay = time.Second
-	if err := node.Start(cmd); err != nil {
+	if err := at.Start(cmd); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { cancel(); cmd.Wait(); w.Close() })
@@ -103,9 +103,9 @@ func await(t *testing.T, node *testbed.Node, cmd *exec.Cmd, cancel func()) targe
 }
 
 // attack runs all attempts as somebody and gives how they went.
-func attack(ctx context.Context, t *testing.T, node *testbed.Node, user, command string) map[string]outcome {
+func attack(ctx context.Context, t *testing.T, at story.Machine, user, command string) map[string]outcome {
 	t.Helper()
-	out, status, err := story.Run(ctx, node, user, command)
+	out, status, err := story.Run(ctx, at, user, command)
 	start := strings.Index(out, "{")
 	var all map[string]outcome
 	if err == nil && status == 0 && start >= 0 {
@@ -120,16 +120,16 @@ func attack(ctx context.Context, t *testing.T, node *testbed.Node, user, command
 // login attacks from an ssh session.
 func login(ctx context.Context, t *testing.T, account string, v target) map[string]outcome {
 	user, _, _ := strings.Cut(account, "@")
-	return attack(ctx, t, grid.Node("client"), user, ssh(account, "", prober+" attack "+v.String()))
+	return attack(ctx, t, node("client"), user, ssh(account, "", prober+" attack "+v.String()))
 }
 
 // inJob attacks from a job.
 func inJob(ctx context.Context, t *testing.T, account string, v target) map[string]outcome {
 	user, _, _ := strings.Cut(account, "@")
-	return attack(ctx, t, grid.Node("client"), user, ssh(account, "", "xsub --node node1 -- "+prober+" attack "+v.String()))
+	return attack(ctx, t, node("client"), user, ssh(account, "", "xsub --node node1 -- "+prober+" attack "+v.String()))
 }
 
 // outside attacks as somebody from the machine's own namespaces.
 func outside(ctx context.Context, t *testing.T, account string, v target) map[string]outcome {
-	return attack(ctx, t, grid.Node("node1"), "root", "cd / && HOME=/ exec setpriv --reuid="+account+" --regid="+account+" --init-groups -- "+prober+" attack "+v.String())
+	return attack(ctx, t, node("node1"), "root", "cd / && HOME=/ exec setpriv --reuid="+account+" --regid="+account+" --init-groups -- "+prober+" attack "+v.String())
 }

@@ -37,8 +37,18 @@ type Step struct {
 // Teller plays steps.
 type Teller struct {
 	Grid *testbed.Grid
+	// Do takes the place of Grid: it gives a shell command as a user of a
+	// machine, like Run.
+	Do   func(ctx context.Context, machine, user, command string) (output string, status int, err error)
 	Out  io.Writer
 	kept map[string]string
+}
+
+func (t *Teller) run(ctx context.Context, machine, user, command string) (string, int, error) {
+	if t.Do != nil {
+		return t.Do(ctx, machine, user, command)
+	}
+	return Run(ctx, t.Grid.Node(machine), user, command)
 }
 
 // Tell plays a step and reports how it went wrong, if it did.
@@ -56,7 +66,7 @@ func (t *Teller) Tell(ctx context.Context, s Step) error {
 	fmt.Fprintf(t.Out, "%s:%s$ %s\n", node, user, shown)
 	start := time.Now()
 	for {
-		output, status, err := Run(ctx, t.Grid.Node(node), user, command)
+		output, status, err := t.run(ctx, node, user, command)
 		if err != nil {
 			return err
 		}
@@ -113,9 +123,16 @@ func (s Step) check(output string, status int) error {
 // commandTime bounds one command.
 const commandTime = 2 * time.Minute
 
+// Machine is where commands are given: a node of the testbed, for one.
+type Machine interface {
+	// Command prepares a program to be run as root, Start starts it.
+	Command(ctx context.Context, argv ...string) *exec.Cmd
+	Start(cmd *exec.Cmd) error
+}
+
 // Run gives a shell command as a local user and returns all that it printed,
 // and its exit status; -1 if it was ended for taking too long.
-func Run(ctx context.Context, n *testbed.Node, user, command string) (string, int, error) {
+func Run(ctx context.Context, n Machine, user, command string) (string, int, error) {
 	ctx, cancel := context.WithTimeout(ctx, commandTime)
 	defer cancel()
 	cmd := n.Command(ctx, testbed.As(user, command)...)

@@ -10,8 +10,8 @@ root=$work/root
 mount -t overlay overlay -o "lowerdir=$layer/upper:$base,upperdir=$work/upper,workdir=$work/work" "$root"
 mount -t proc proc "$root/proc"
 
-echo vm >"$root/etc/hostname"
-printf '127.0.0.1 localhost\n::1 localhost ip6-localhost\n10.0.2.15 vm\n' >"$root/etc/hosts"
+echo node1 >"$root/etc/hostname"
+printf '127.0.0.1 localhost\n::1 localhost ip6-localhost\n10.0.2.15 node1 core client\n' >"$root/etc/hosts"
 : >"$root/etc/resolv.conf"
 : >"$root/etc/fstab"
 : >"$root/etc/machine-id"
@@ -47,6 +47,9 @@ chroot "$root" systemctl -q mask apt-daily.timer apt-daily-upgrade.timer dpkg-db
 	e2scrub_all.timer fstrim.timer systemd-networkd-wait-online.service systemd-firstboot.service \
 	getty.target serial-getty@ttyS0.service getty@tty1.service \
 	systemd-pcrlock.socket systemd-pcrextend.socket systemd-hibernate-clear.service ldconfig.service \
+	modprobe@configfs.service modprobe@efi_pstore.service modprobe@drm.service \
+	systemd-random-seed.service systemd-update-done.service systemd-journal-catalog-update.service kmod-static-nodes.service \
+	dev-hugepages.mount proc-sys-fs-binfmt_misc.automount systemd-binfmt.service systemd-network-generator.service systemd-pstore.service \
 	man-db.timer
 # Drivers of hardware that every PC has and that no test needs: each costs a
 # second to unpack when everything is emulated.

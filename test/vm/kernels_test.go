@@ -1,0 +1,49 @@
+package vm_test
+
+import (
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/xtreemos/xos/test/vm"
+	"github.com/xtreemos/xos/test/vm/wire"
+)
+
+// TestRootKernels does on each kernel all that needs one of Debian's own: one
+// boot takes a minute, so what is tried on it is tried in one go.
+func TestRootKernels(t *testing.T) {
+	for _, kernel := range vm.Kernels {
+		if only := os.Getenv("XOS_KERNEL"); only != "" && only != string(kernel) {
+			continue // by hand
+		}
+		t.Run(string(kernel), func(t *testing.T) {
+			s := start(t, kernel)
+			t.Run("ceilings", s.sub(ceilingsAreSet))
+			t.Run("starvation", s.sub(nobodyStarves))
+			t.Run("apart", s.sub(apart))
+		})
+	}
+}
+
+// sub makes a part of the test of a function of the stage.
+func (s *stage) sub(f func(s *stage)) func(t *testing.T) {
+	return func(t *testing.T) { f(&stage{s.Machine, t, t.Context()}) }
+}
+
+// apart runs the checklist of isolation inside, and holds what the guard says
+// of this kernel to the page about it.
+func apart(s *stage) {
+	s.program("prober", "../apart/prober", false)
+	s.program("apart.test", "../apart", true)
+	if err := s.PushFile(s.ctx, "../../docs/nodeguard.md", "/root/docs/nodeguard.md"); err != nil {
+		s.t.Fatal(err)
+	}
+	var said strings.Builder
+	exit, err := s.Do(s.ctx, wire.Spec{
+		Argv: []string{"/bin/sh", "-c", "mkdir -p /root/test/apart && cd /root/test/apart && XOS_NEED_ALL=1 XOS_HERE=1 exec apart.test -test.v -test.timeout=8m"},
+	}, vm.Streams{Stdout: &said, Stderr: &said})
+	s.t.Log(said.String())
+	if err != nil || exit.Code != 0 {
+		s.t.Errorf("status %d (%v)", exit.Code, err)
+	}
+}

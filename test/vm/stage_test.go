@@ -1,0 +1,174 @@
+package vm_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/xtreemos/xos/test/need"
+	"github.com/xtreemos/xos/test/story"
+	"github.com/xtreemos/xos/test/testbed"
+	"github.com/xtreemos/xos/test/vm"
+	"github.com/xtreemos/xos/test/vm/wire"
+)
+
+// stage is a machine that is a grid: core, storage, node and client in one,
+// with the people of the story.
+type stage struct {
+	*vm.Machine
+	t   *testing.T
+	ctx context.Context
+}
+
+// ceilings are the machine's, small enough to be reached in seconds.
+const ceilings = `
+vo_cpus = "1"
+vo_memory = "256M"
+vo_processes = "150"
+vo_io = "8M"
+login_cpus = "1"
+login_memory = "256M"
+login_processes = "150"
+login_io = "8M"
+`
+
+// start boots a machine and makes it a grid. It ends with the test; when that
+// has failed, what it printed and its journal are shown. With XOS_KEEP set it
+// outlives the test, and is used again as it is.
+func start(t *testing.T, kernel vm.Kernel) *stage {
+	t.Helper()
+	need.Root(t)
+	for _, command := range []string{"qemu-system-x86_64", "debootstrap", "mkfs.ext4"} {
+		need.Command(t, command)
+	}
+	debs, err := filepath.Glob(filepath.Join(os.Getenv("XOS_DEBS"), "xtreemos-*.deb"))
+	if err != nil || os.Getenv("XOS_DEBS") == "" || len(debs) == 0 {
+		need.Missing(t, "packages", "make debs builds them; set XOS_DEBS")
+	}
+	ctx := t.Context()
+	name, keep := "test"+string(kernel), os.Getenv("XOS_KEEP") != ""
+	m, err := vm.Attach(ctx, name)
+	if !keep || err != nil {
+		m, err = vm.Start(ctx, vm.Config{Name: name, Kernel: kernel, Debs: debs, Detached: keep, Log: slog.New(slog.NewTextHandler(t.Output(), nil))})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &stage{m, t, ctx}
+	t.Cleanup(func() {
+		if t.Failed() {
+			last, cancel := context.WithTimeout(context.Background(), time.Minute)
+			defer cancel()
+			journal, err := m.Output(last, "journalctl", "-b", "-o", "short-monotonic", "-u", "xos-*", "-n", "200", "--no-pager")
+			t.Logf("the console ends with:\n%s\njournal (%v):\n%s", m.Console(4096), err, journal)
+		}
+		if keep {
+			return
+		}
+		if err := m.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	if m.Run(ctx, "test", "-e", "/root/settled") == nil {
+		return s
+	}
+	began := time.Now()
+	s.root("for u in alice bob carol guest; do useradd -m -s /bin/bash $u; done")
+	s.root("xos up")
+	if err := m.Run(ctx, "/bin/sh", "-ec", "echo '"+ceilings+"' >>/etc/xos/node.toml; systemctl restart xos-node"); err != nil {
+		t.Fatal(err)
+	}
+	teller := &story.Teller{Do: s.do, Out: t.Output()}
+	for _, step := range append(append([]story.Step{}, story.Administration...), story.Credentials...) {
+		if !strings.HasPrefix(step.Who, "root@") && !strings.Contains(step.Shown, "--token") {
+			continue // a password costs half a minute of emulated work
+		}
+		if err := teller.Tell(ctx, step); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// The first login mounts a home, the first job is where all is cold.
+	for _, account := range []string{"alice@physics", "bob@physics", "carol@chemistry"} {
+		s.until(account, "xsub --node node1 -- true")
+	}
+	s.root("touch /root/settled")
+	t.Logf("a grid with people after %.0f s", time.Since(began).Seconds())
+	return s
+}
+
+// commandTime bounds one command: what takes seconds elsewhere takes ten times
+// as long here.
+const commandTime = 4 * time.Minute
+
+// do gives a shell command as a user of the machine.
+func (s *stage) do(ctx context.Context, _, user, command string) (string, int, error) {
+	ctx, cancel := context.WithTimeout(ctx, commandTime)
+	defer cancel()
+	var out bytes.Buffer
+	exit, err := s.Do(ctx, wire.Spec{Argv: testbed.As(user, command)}, vm.Streams{Stdout: &out, Stderr: &out})
+	return out.String(), exit.Code, err
+}
+
+// root gives one as root that must not fail.
+func (s *stage) root(command string) string {
+	s.t.Helper()
+	return s.as("root", command)
+}
+
+func (s *stage) as(user, command string) string {
+	s.t.Helper()
+	out, status, err := s.do(s.ctx, "", user, command)
+	if err != nil || status != 0 {
+		s.t.Fatalf("%s: %s: status %d (%v)\n%s", user, command, status, err, out)
+	}
+	return strings.TrimSpace(out)
+}
+
+// until repeats a command of a person's session until it succeeds.
+func (s *stage) until(account, command string) {
+	s.t.Helper()
+	user, _, _ := strings.Cut(account, "@")
+	for deadline := time.Now().Add(commandTime); ; {
+		out, status, err := s.do(s.ctx, "", user, ssh(account, command))
+		if err == nil && status == 0 {
+			return
+		}
+		if err != nil || time.Now().After(deadline) {
+			s.t.Fatalf("%s: %s: status %d (%v)\n%s", account, command, status, err, out)
+		}
+	}
+}
+
+// program builds one of the tree's and puts it where everybody can run it.
+func (s *stage) program(name, pkg string, test bool) {
+	s.t.Helper()
+	bin := filepath.Join(s.t.TempDir(), name)
+	argv := []string{"build", "-trimpath", "-ldflags=-s -w", "-o", bin, pkg}
+	if test {
+		argv = append([]string{"test", "-c"}, argv[1:]...)
+	}
+	cmd := exec.CommandContext(s.ctx, "go", argv...)
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		s.t.Fatalf("building %s: %v\n%s", pkg, err, out)
+	}
+	if err := s.PushFile(s.ctx, bin, "/usr/local/bin/"+name); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// failed is err without the status of a command that ended otherwise than 0.
+func failed(err error) error {
+	var exit *vm.ExitError
+	if errors.As(err, &exit) {
+		return nil
+	}
+	return err
+}

@@ -1,0 +1,156 @@
+package vm_test
+
+import (
+	"context"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/xtreemos/xos/test/testbed"
+	"github.com/xtreemos/xos/test/vm"
+	"github.com/xtreemos/xos/test/vm/wire"
+)
+
+// ssh is the command line of a person who logs in to this machine.
+func ssh(account, command string) string {
+	return "ssh -o BatchMode=yes " + account + "@node1 '" + command + "'"
+}
+
+// ofJobs and ofLogins are carol's VO's cgroup and that of her sessions.
+const ofJobs = "/sys/fs/cgroup/xos/vo-chemistry"
+
+func ofLogins(s *stage) string {
+	return "/sys/fs/cgroup/user.slice/user-" + s.as("carol", ssh("carol@chemistry", "id -u")) + ".slice"
+}
+
+// ceilingsAreSet: the kernel has what node.toml says, for jobs and for logins.
+func ceilingsAreSet(s *stage) {
+	s.as("carol", ssh("carol@chemistry", "xsub --node node1 -- true"))
+	const show = "grep -H . cpu.max cpu.weight memory.max memory.high pids.max io.max"
+	for where, got := range map[string]string{
+		"jobs": s.root("cd " + ofJobs + " && " + show),
+		// A session sees its own, and is the only time at which it is there.
+		"logins": s.as("carol", ssh("carol@chemistry", "cd /sys/fs/cgroup/user.slice/user-$(id -u).slice && "+show)),
+	} {
+		for file, want := range map[string]string{
+			"cpu.max": "100000 100000", "cpu.weight": "100", "memory.max": "268435456", "memory.high": "241590272",
+			"pids.max": "150", "io.max": "rbps=8388608 wbps=8388608",
+		} {
+			if !strings.Contains(got, file+":"+want) && !(file == "io.max" && strings.Contains(got, want)) {
+				s.t.Errorf("%s: %s is not %q:\n%s", where, file, want, got)
+			}
+		}
+	}
+}
+
+// appetite is one way to eat a machine, and how it shows that the hog has come
+// to its ceiling: a file of its cgroup, and a key in it that has grown.
+type appetite struct {
+	name      string
+	file, key string
+	// ended means that the kernel kills it.
+	ended bool
+}
+
+var appetites = []appetite{
+	{"cpu", "cpu.stat", "nr_throttled", false},
+	{"processes", "pids.events", "max", false},
+	{"memory", "memory.events", "oom_kill", true},
+	{"files", "memory.events", "high", false},
+	{"writes", "io.stat", "wbytes", false},
+	{"syncs", "io.stat", "wbytes", false},
+}
+
+// patience is how long alice may wait for a login and a job while a member of
+// another VO eats the machine from a session and from a job, both at once. It is
+// ten times what she waits when nobody does, and at least a minute.
+func patience(idle time.Duration) time.Duration { return max(10*idle, time.Minute) }
+
+// nobodyStarves: whatever carol eats, alice of another VO logs in and runs a job
+// in bounded time, and carol meets a ceiling.
+func nobodyStarves(s *stage) {
+	s.program("hog", "./hog", false)
+	alice := ssh("alice@physics", "echo in; xsub --node node1 -- echo the job ran")
+	s.as("alice", alice)
+	began := time.Now()
+	s.as("alice", alice)
+	idle := time.Since(began)
+	s.t.Logf("a login and a job take alice %.1f s when nobody eats", idle.Seconds())
+	logins := ofLogins(s)
+	for _, a := range appetites {
+		s.eat(a, map[string]string{
+			logins: ssh("carol@chemistry", "exec hog "+a.name),
+			ofJobs: ssh("carol@chemistry", "exec xsub --node node1 -- hog "+a.name),
+		}, alice, patience(idle))
+	}
+}
+
+// eat has carol eat by each command until the ceiling of its cgroup is met, and
+// alice log in meanwhile.
+func (s *stage) eat(a appetite, commands map[string]string, alice string, patience time.Duration) {
+	ctx, cancel := context.WithCancel(s.ctx)
+	defer cancel()
+	var hogs sync.WaitGroup
+	before := map[string]int64{}
+	for cgroup, command := range commands {
+		before[cgroup] = s.count(cgroup, a)
+		hogs.Go(func() {
+			_, _ = s.Do(ctx, wire.Spec{Argv: testbed.As("carol", command)}, vm.Streams{})
+		})
+	}
+	deadline := time.Now().Add(commandTime)
+	for cgroup := range commands {
+		for s.count(cgroup, a) <= before[cgroup] {
+			if time.Now().After(deadline) {
+				s.t.Errorf("%s: no ceiling is met: %s of %s stays as it was:\n%s", a.name, a.file, cgroup,
+					s.root("cat "+cgroup+"/"+a.file+"; ps -eo user:16,pid,stat,comm | grep chem"))
+				break
+			}
+		}
+	}
+	began := time.Now()
+	out, status, err := s.do(s.ctx, "", "alice", alice)
+	took := time.Since(began)
+	if err != nil || status != 0 || !strings.Contains(out, "the job ran") {
+		s.t.Errorf("%s: alice's login or job failed: status %d (%v)\n%s", a.name, status, err, out)
+	}
+	if took > patience {
+		s.t.Errorf("%s: alice waited %v, more than %v", a.name, took, patience)
+	}
+	for cgroup := range commands {
+		s.t.Logf("%-9s: alice waited %4.1f s; %s %s of %s grew from %d to %d", a.name, took.Seconds(), a.file, a.key,
+			filepath.Base(cgroup), before[cgroup], s.count(cgroup, a))
+	}
+	if a.ended {
+		hogs.Wait() // the kernel has seen to it
+	}
+	cancel()
+	s.root("pkill -9 -u carol@chemistry; for i in $(seq 600); do pgrep -u carol@chemistry hog >/dev/null || exit 0; sleep 0.1; done; exit 1")
+	hogs.Wait()
+	s.root("find /var/tmp -name 'hog-*' -prune -exec rm -r {} +")
+}
+
+// count reads a number of a cgroup's file, summed over its lines ("254:0
+// rbytes=1 wbytes=2" or "max 3"); 0 while there is no such cgroup.
+func (s *stage) count(cgroup string, a appetite) int64 {
+	text, err := s.ReadFile(s.ctx, cgroup+"/"+a.file)
+	if failed(err) != nil {
+		s.t.Fatal(err)
+	}
+	var sum int64
+	for line := range strings.Lines(text) {
+		fields := strings.Fields(line)
+		for i, field := range fields {
+			value, found := strings.CutPrefix(field, a.key+"=")
+			if field == a.key && i == 0 && len(fields) > 1 {
+				value, found = fields[1], true
+			}
+			if n, err := strconv.ParseInt(value, 10, 64); found && err == nil {
+				sum += n
+			}
+		}
+	}
+	return sum
+}
