@@ -80,6 +80,9 @@ type config struct {
 	LoginMemory    string `toml:"login_memory"`
 	LoginProcesses string `toml:"login_processes"`
 	LoginIO        string `toml:"login_io"`
+	// Metrics is a unix socket, for root alone, on which what VOs and jobs use is
+	// told in the format of Prometheus; none if empty.
+	Metrics string `toml:"metrics"`
 }
 
 // duration is written as in "12h" or "90s".
@@ -154,6 +157,9 @@ func (c config) validate() error {
 		if !filepath.IsAbs(path) {
 			return xos.Errorf(xos.Invalid, "%s = %q is no absolute path", key, path)
 		}
+	}
+	if c.Metrics != "" && !filepath.IsAbs(c.Metrics) {
+		return xos.Errorf(xos.Invalid, "metrics = %q is no absolute path of a socket", c.Metrics)
 	}
 	if c.Linger.Duration < time.Second {
 		return xos.Errorf(xos.Invalid, "linger = %v is too short", c.Linger)

@@ -240,6 +240,14 @@ func serveJobs(ctx context.Context, cfg config, d jobDeps) error {
 		return rpc.ServeTLS(ctx, l, cfg, remote)
 	})
 	group.Go(func() error { return rpc.ServeUnix(ctx, filepath.Join(cfg.Run, "session.sock"), 0o666, local) })
+	if cfg.Metrics != "" {
+		group.Go(func() error {
+			if err := rpc.ServeUnix(ctx, cfg.Metrics, 0o600, d.guard.Metrics()); err != nil {
+				d.log.Error("figures are not told", "socket", cfg.Metrics, "error", err)
+			}
+			return nil // logins and jobs go on without
+		})
+	}
 	group.Go(func() error { return units.Run(ctx) })
 	group.Go(func() error { return manager.Run(ctx) })
 	group.Go(func() error { return resources.Answer(ctx, here.Describe) })
