@@ -24,7 +24,7 @@ import (
 // Config says which machine to boot.
 type Config struct {
 	// Name tells machines on one host apart: lower-case letters and digits, at
-	// most 16. Starting one ends an earlier one of that name.
+	// most 16. One that is running keeps its name.
 	Name string
 	// Kernel is the release whose kernel it has; default Debian13.
 	Kernel Kernel
@@ -97,16 +97,19 @@ func Start(ctx context.Context, cfg Config) (*Machine, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := Stop(cfg.Name); err != nil {
-		return nil, err
-	}
+	m := newMachine(cfg.Name)
 	// Two that boot at once take more than twice as long.
 	unlock, err := testbed.Lock(ctx, filepath.Join(testbed.CacheDir, ".vm-boot.lock"))
 	if err != nil {
 		return nil, err
 	}
 	defer unlock()
-	m := newMachine(cfg.Name)
+	if pid := m.pid(); pid != 0 {
+		return nil, fmt.Errorf("vm: there is a machine %s already: QEMU is process %d", cfg.Name, pid)
+	}
+	if err := Stop(cfg.Name); err != nil { // what a killed one has left
+		return nil, err
+	}
 	m.Kernel = cfg.Kernel
 	began := time.Now()
 	if err := m.launch(img, cfg); err != nil {

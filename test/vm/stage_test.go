@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"os/exec"
@@ -53,7 +54,10 @@ func start(t *testing.T, kernel vm.Kernel) *stage {
 		need.Missing(t, "packages", "make debs builds them; set XOS_DEBS")
 	}
 	ctx := t.Context()
-	name, keep := "test"+string(kernel), os.Getenv("XOS_KEEP") != ""
+	name, keep := fmt.Sprint("test", os.Getpid()), os.Getenv("XOS_KEEP") != ""
+	if keep {
+		name = "keep" + string(kernel)
+	}
 	m, err := vm.Attach(ctx, name)
 	if !keep || err != nil {
 		m, err = vm.Start(ctx, vm.Config{Name: name, Kernel: kernel, Debs: debs, Detached: keep, Log: slog.New(slog.NewTextHandler(t.Output(), nil))})
