@@ -137,6 +137,10 @@ func node(ctx context.Context, cfg config, keeper *trust.Keeper, log *slog.Logge
 		return err
 	}
 	defer sessions.Close()
+	_, features := fence.Level()
+	for _, f := range guard.Unbound(ofVO, ofAccount, features) {
+		log.Warn("ceilings of node.toml are not in force", "missing", f.Name, "why", f.Why)
+	}
 	shim, err := listenShim(cfg.Run)
 	if err != nil {
 		return err

@@ -8,12 +8,14 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/xtreemos/xos"
+	"github.com/xtreemos/xos/nodeguard"
 )
 
 // Ceilings bound what a VO's jobs, or an account's logins, may use of this
@@ -43,7 +45,7 @@ func (p Portions) On(machine Machine) (c Ceilings, err error) {
 		return c, err
 	}
 	// The same part of it, or the same amount: a VO must not fill it either.
-	if c.Swap, err = portion("memory", p.Memory, machine.Swap, 1); err != nil {
+	if c.Swap, err = portion("swap", p.Memory, machine.Swap, 1); err != nil {
 		return c, err
 	}
 	if c.Processes, err = portion("processes", p.Processes, machine.Processes, 1); err != nil {
@@ -52,6 +54,9 @@ func (p Portions) On(machine Machine) (c Ceilings, err error) {
 	c.IO, err = portion("I/O", p.IO, 0, 1)
 	return c, err
 }
+
+// least is below what a ceiling is refused as a mistake: a unit forgotten.
+var least = map[string]float64{"CPUs": 10, "memory": 16 << 20, "processes": 10, "I/O": 64 << 10, "swap": 1}
 
 // portion reads one: an amount is multiplied by unit.
 func portion(what, text string, all, unit int64) (int64, error) {
@@ -79,6 +84,8 @@ func portion(what, text string, all, unit int64) (int64, error) {
 		return bad("what a disk can do is not known: write bytes a second, as in 50M")
 	case n*factor > 1<<60:
 		return bad("too much")
+	case n*factor < least[what] && factor != 0: // a part of no swap is none
+		return bad(fmt.Sprintf("too little to work with: less than %.0f", least[what]/float64(unit)))
 	}
 	return int64(n * factor), nil
 }
@@ -117,6 +124,17 @@ func kernelNumber(path string) (int64, error) {
 // something can still be done about it; not far below the ceiling, since there a
 // process that leaks is ended.
 func (c Ceilings) high() int64 { return c.Memory - min(c.Memory/10, 128<<20) }
+
+// Unbound gives those of a guard's missing features for want of which the
+// ceilings of jobs or of logins are not in force.
+func Unbound(jobs, logins Ceilings, features []nodeguard.Feature) []nodeguard.Feature {
+	wanted := map[string]bool{
+		"controller cpu": jobs.CPUs != 0, "controller memory": jobs.Memory != 0,
+		"controller pids": jobs.Processes != 0, "controller io": jobs.IO != 0,
+		"limits of logins": logins != Ceilings{},
+	}
+	return slices.DeleteFunc(slices.Clone(features), func(f nodeguard.Feature) bool { return f.Have || !wanted[f.Name] })
+}
 
 // bound writes ceilings into a cgroup. A controller that is not there is a
 // missing feature and told as one; any other failure is an error, and then

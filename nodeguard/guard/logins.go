@@ -29,7 +29,13 @@ func lookForLogins(root string, c Ceilings) logins {
 		l.have = xos.Errorf(xos.NotSupported, "no systemd runs here")
 		return l
 	}
-	for _, file := range []string{"memory.max", "pids.max", "cpu.weight"} {
+	// Only on demand does systemd hand them down by itself.
+	cgroups{root: root}.handDown(root)
+	files := []string{"memory.max", "pids.max", "cpu.weight"}
+	if c.IO > 0 {
+		files = append(files, "io.max")
+	}
+	for _, file := range files {
 		if _, err := os.Stat(filepath.Join(root, "user.slice", file)); err != nil {
 			l.have = xos.Errorf(xos.NotSupported, "user.slice has no %s: version 1 holds the controller, or a container does not pass it on", file)
 		}
