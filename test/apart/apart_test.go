@@ -65,7 +65,10 @@ func settle(ctx context.Context) error {
 			return err
 		}
 	}
-	_, _, err := story.Run(ctx, node("node1"), "root", "useradd -m -s /bin/bash guest")
+	out, status, err := story.Run(ctx, node("node1"), "root", "useradd -m -s /bin/bash guest")
+	if err == nil && status != 0 {
+		err = fmt.Errorf("making guest: status %d: %s", status, out)
+	}
 	return err
 }
 
