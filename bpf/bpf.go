@@ -1,9 +1,12 @@
-// Package bpf has the BPF programs that keep VOs apart, with their loaders.
-// It has maps and no policy: what to put into them is nodeguard's decision.
+// Package bpf has the BPF programs that keep VOs apart, with their loaders:
+// Vonet for the network (level C), Lsm for the kernel's other checks (level A).
+// They have maps and no policy: what to put into those is nodeguard's decision.
 //
 // The programs are GPL-2.0, as the kernel asks of those that use its GPL-only
 // helpers; the loaders are under the project's licence. The compiled objects
-// are committed, so that building needs no clang.
+// are committed, so that building needs no clang; the tests compile them again
+// and compare.
 package bpf
 
-//go:generate go run github.com/cilium/ebpf/cmd/bpf2go -tags linux -target amd64,arm64 -cflags "-O2 -g -Wall -Wextra -Werror -I/usr/include/x86_64-linux-gnu" Vonet vonet.c
+//go:generate go run github.com/cilium/ebpf/cmd/bpf2go -tags linux -target amd64,arm64 -cc clang-14 -strip llvm-strip-14 -cflags "-O2 -g -Wall -Wextra -Werror -I/usr/include/x86_64-linux-gnu" Vonet vonet.c
+//go:generate go run github.com/cilium/ebpf/cmd/bpf2go -tags linux -target amd64,arm64 -cc clang-14 -strip llvm-strip-14 -type xos_policy -type xos_denial -type xos_probe -type xos_hook -type xos_aim -type xos_surface -cflags "-O2 -g -Wall -Wextra -Werror -Wno-unused-parameter -I/usr/include/x86_64-linux-gnu" Lsm lsm.c

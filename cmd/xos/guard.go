@@ -32,7 +32,7 @@ func newGuardCommand() *cobra.Command {
 				printMeasures(w, a.Measures, "yes", "no")
 				if len(a.Counts) > 0 {
 					fmt.Fprintln(w)
-					table(w, "NETWORK\tCOUNT", func(row func(...any)) {
+					table(w, "DECIDED\tCOUNT", func(row func(...any)) {
 						for _, n := range a.Counts {
 							row(n.What, n.Count)
 						}

@@ -1,10 +1,12 @@
-// Package guard implements nodeguard on cgroup version 2, mount namespaces and
-// cgroup BPF: isolation of level C. What this kernel and machine lack is
-// found by trying it, at New, and told by Level.
+// Package guard implements nodeguard on cgroup version 2, mount namespaces,
+// cgroup BPF (level C) and BPF LSM programs (level A; LSM: Linux security
+// modules, the kernel's checks). What this kernel and machine lack is found by
+// trying it, at New and again while it runs, and told by Level.
 //
-// A grid uid belongs to one account and so to one VO: that is the label by
-// which the BPF programs know a process. It survives exec, fork and unshare,
-// and needs no file name and no pid.
+// A grid uid belongs to one account and so to one VO, and so do the cgroups of
+// its logins and of jobs: these are the labels by which the BPF programs know a
+// process. They survive exec, fork and unshare, and need no file name and no
+// pid.
 package guard
 
 import (
@@ -16,6 +18,7 @@ import (
 	"sync"
 
 	"github.com/xtreemos/xos"
+	"github.com/xtreemos/xos/bpf"
 	"github.com/xtreemos/xos/nodeguard"
 )
 
@@ -48,25 +51,27 @@ type Config struct {
 
 // Guard implements nodeguard.Guard.
 type Guard struct {
-	log      *slog.Logger
-	run      string
-	homes    string
-	scratch  []string
-	cgroups  cgroups
-	logins   logins
-	network  *network // nil if this machine cannot
-	features []nodeguard.Feature
-	level    nodeguard.Level
+	log     *slog.Logger
+	run     string
+	homes   string
+	scratch []string
+	cgroups cgroups
+	logins  logins
+	network *network // nil if this machine cannot
+	lsm     *lsm     // the same
+	labels  *labels
 
 	testing    sync.Mutex // the programs know one probe at a time
 	freezing   sync.Mutex // the records of what is stopped
 	mu         sync.Mutex
 	namespaces map[xos.VOName]*os.File
+	features   []nodeguard.Feature
+	level      nodeguard.Level
 }
 
 var _ nodeguard.Guard = (*Guard)(nil)
 
-// New probes this machine and puts the network programs in force. It fails
+// New probes this machine and puts the BPF programs in force. It fails
 // only where not even cgroups are there to be used; anything else lowers the
 // level.
 func New(cfg Config, log *slog.Logger) (*Guard, error) {
@@ -94,36 +99,39 @@ func New(cfg Config, log *slog.Logger) (*Guard, error) {
 	}
 	g := &Guard{log: log, run: cfg.Run, homes: cfg.Homes, scratch: cfg.Scratch, cgroups: cgroups{root: root, subtree: cfg.Subtree, ceilings: cfg.JobCeilings},
 		logins: lookForLogins(root, cfg.LoginCeilings), namespaces: map[xos.VOName]*os.File{}}
-	have := func(name string, err error) {
-		f := nodeguard.Feature{Name: name, Have: err == nil}
-		if err != nil {
-			f.Why = err.Error()
-		}
-		g.features = append(g.features, f)
-	}
-	cgroupErr := g.cgroups.prepare()
-	have("cgroup", cgroupErr)
+	g.note("cgroup", g.cgroups.prepare())
 	for _, c := range wantedControllers {
-		have("controller "+c, g.cgroups.controller(c))
+		g.note("controller "+c, g.cgroups.controller(c))
 	}
-	have("limits of logins", g.logins.have)
-	hidepidErr := g.probeNamespace()
-	have("hidepid", hidepidErr)
+	g.note("limits of logins", g.logins.have)
+	g.note("hidepid", g.probeNamespace())
+	taken := whole(cfg.PinDir)
 	g.network, err = loadNetwork(filepath.Join(root, cfg.NetworkCgroup), cfg.PinDir)
 	if err == nil {
 		err = g.network.fire()
 	}
-	have("network", err)
-	have("lsm", errors.New("level A is not built yet: BPF LSM programs are missing from this version"))
-	g.level = nodeguard.LevelNone
-	if cgroupErr == nil && hidepidErr == nil && err == nil {
-		g.level = nodeguard.LevelC
+	g.note("network", err)
+	if g.network != nil {
+		g.labels = newLabels(g.network.objs.VoOfUid, root, cfg.Subtree)
+		g.startLSM(cfg.PinDir, taken)
 	}
+	g.level = conclude(g.features)
 	return g, nil
 }
 
-// Level implements nodeguard.Guard.
-func (g *Guard) Level() (nodeguard.Level, []nodeguard.Feature) { return g.level, g.features }
+// startLSM puts the LSM programs in force, and labels the cgroups that are there.
+func (g *Guard) startLSM(pinDir string, taken bool) {
+	var err error
+	if g.lsm, err = loadLSM(g.network.objs.VoOfUid, pinDir, taken); err != nil {
+		g.lsm = nil
+		g.note("lsm", err)
+		return
+	}
+	if err := g.labels.useCgroups(g.lsm.maps[bpf.LsmMapVoOfCgroup]); err != nil {
+		g.note("lsm label", err)
+	}
+	g.features = append(g.features, g.lsm.probe()...)
+}
 
 // Login implements nodeguard.Guard: from now on the uid's sockets are its VO's,
 // and its sessions are bounded.
@@ -137,12 +145,16 @@ func (g *Guard) Login(ctx context.Context, a xos.Account, uid uint32) error {
 	if g.network == nil {
 		return nil // Level says so; a policy may demand more
 	}
-	return g.network.label(uid, a.VO)
+	return g.labels.user(uid, a)
 }
 
 // JobCgroup implements nodeguard.Guard.
 func (g *Guard) JobCgroup(_ context.Context, a xos.Account, job xos.JobID) (string, error) {
-	return g.cgroups.make(a.VO, job)
+	path, err := g.cgroups.make(a.VO, job)
+	if err == nil && g.labels != nil {
+		err = g.labels.cgroup(filepath.Dir(path), a.VO)
+	}
+	return path, err
 }
 
 // RemoveJob implements nodeguard.Guard.
@@ -158,8 +170,12 @@ func (g *Guard) Close() error {
 		f.Close()
 		delete(g.namespaces, vo)
 	}
-	if g.network != nil {
-		return g.network.close()
+	var errs []error
+	if g.lsm != nil {
+		errs = append(errs, g.lsm.close())
 	}
-	return nil
+	if g.network != nil {
+		errs = append(errs, g.network.close())
+	}
+	return errors.Join(errs...)
 }

@@ -37,6 +37,14 @@ func TestMain(m *testing.M) {
 // socket ("socket PROTOCOL -": prints the error).
 func act(args []string) int {
 	verb, network, address := args[0], args[1], args[2]
+	switch verb {
+	case "prey":
+		return leaveOpen(network)
+	case "hunt":
+		return huntAll(network)
+	case "nothing":
+		return 0
+	}
 	if verb == "socket" {
 		protocol, _ := strconv.Atoi(network)
 		_, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM, protocol)
@@ -114,7 +122,7 @@ func newStage(t *testing.T) stage {
 	})
 	t.Cleanup(func() {
 		for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
-			for _, sub := range []string{"vo-physics/job-j1", "vo-physics", "outside", "net", ""} {
+			for _, sub := range []string{"vo-physics/job-j1", "vo-physics", "vo-chemistry/job-j1", "vo-chemistry", "outside", "net", ""} {
 				os.Remove(filepath.Join(dir, sub))
 			}
 			if _, err := os.Stat(dir); os.IsNotExist(err) {
@@ -137,7 +145,7 @@ func newStage(t *testing.T) stage {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { g.Close() })
-	bin := filepath.Join("/run", name)
+	bin := filepath.Join("/tmp", name) // where programs may be run, which is not so in every /run
 	data, err := os.ReadFile(os.Args[0])
 	if err != nil {
 		t.Fatal(err)

@@ -2,11 +2,9 @@ package guard
 
 import (
 	"errors"
-	"hash/fnv"
 	"net"
 	"os"
 	"path/filepath"
-	"sync"
 	"syscall"
 
 	"github.com/cilium/ebpf"
@@ -21,9 +19,6 @@ import (
 type network struct {
 	objs  bpf.VonetObjects
 	links []link.Link
-
-	mu  sync.Mutex
-	vos map[uint32]xos.VOName // those labelled by this process, by number
 }
 
 // loadNetwork loads the programs and attaches them, or takes over the maps of
@@ -42,7 +37,7 @@ func loadNetwork(cgroup, pinDir string) (*network, error) {
 			spec.Maps[name].Pinning = ebpf.PinByName
 		}
 	}
-	n := &network{vos: map[uint32]xos.VOName{}}
+	n := &network{}
 	if err := spec.LoadAndAssign(&n.objs, opts); err != nil {
 		return nil, xos.Errorf(xos.NotSupported, "this kernel refuses the network programs: %w", err)
 	}
@@ -106,29 +101,6 @@ func preparePins(dir string) error {
 		}
 	}
 	return os.MkdirAll(dir, 0o700)
-}
-
-// number gives a VO its label: a 32-bit hash of its name, so that it needs no
-// table that must survive. Two of a machine's VOs with one number would be one
-// VO to the network programs, so label refuses the second.
-func number(vo xos.VOName) uint32 {
-	h := fnv.New32a()
-	h.Write([]byte(vo))
-	return h.Sum32()
-}
-
-func (n *network) label(uid uint32, vo xos.VOName) error {
-	num := number(vo)
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if other, ok := n.vos[num]; ok && other != vo {
-		return xos.Errorf(xos.Conflict, "the network programs cannot tell VO %s from VO %s", vo, other).WithHint("rename one of them")
-	}
-	n.vos[num] = vo
-	if err := n.objs.VoOfUid.Put(uid, num); err != nil {
-		return xos.Errorf(xos.Unavailable, "labelling uid %d with VO %s: %w", uid, vo, err)
-	}
-	return nil
 }
 
 // fire proves that the programs decide: the connect of one socket, named to

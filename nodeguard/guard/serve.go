@@ -24,7 +24,7 @@ var against = map[string]string{
 	"network":    "reaching another VO's ports on this machine",
 	"ipc":        "shared memory, semaphores and queues of others",
 	"session":    "others' /tmp, /dev/shm, homes and logins",
-	"lsm":        "abstract sockets, pids as such, all that level C leaves open",
+	"lsm":        "what level C leaves open, and rights gained within a VO",
 }
 
 func measures(features []nodeguard.Feature) []*xosv1.Measure {

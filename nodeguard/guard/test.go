@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/xtreemos/xos"
+	"github.com/xtreemos/xos/bpf"
 	"github.com/xtreemos/xos/nodeguard"
 	"github.com/xtreemos/xos/session"
 )
@@ -32,6 +33,9 @@ func (g *Guard) Test() []nodeguard.Feature {
 		note("network", xos.Errorf(xos.NotSupported, "the programs are not loaded"))
 	} else {
 		note("network", g.network.fire())
+	}
+	if g.lsm != nil {
+		results = append(results, g.lsm.probe()...)
 	}
 	note("hidepid", inNew(seesNobody))
 	note("ipc", ipcApart())
@@ -141,7 +145,7 @@ func (g *Guard) onlyOwnHomes(vo xos.VOName) error {
 	return nil
 }
 
-// Counts gives what the network programs decided about grid users, by name.
+// Counts gives what the programs decided about grid users, by name.
 func (g *Guard) Counts() (names []string, counts []uint64, err error) {
 	if g.network == nil {
 		return nil, nil, nil
@@ -158,5 +162,20 @@ func (g *Guard) Counts() (names []string, counts []uint64, err error) {
 		}
 		names, counts = append(names, name), append(counts, sum)
 	}
-	return names, counts, nil
+	if g.lsm == nil {
+		return names, counts, nil
+	}
+	refused := map[string]uint64{}
+	for _, h := range hooks {
+		n, err := g.lsm.count(uint32(h.id))
+		if err != nil {
+			return nil, nil, err
+		}
+		refused[h.aim] += n
+	}
+	for _, aim := range aims() {
+		names, counts = append(names, "refused by the kernel's checks: "+aim), append(counts, refused[aim])
+	}
+	lost, err := g.lsm.count(uint32(bpf.LsmXosHookXOS_HOOKS))
+	return append(names, "refused, and too many at once to be in the log"), append(counts, lost), err
 }

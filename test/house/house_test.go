@@ -74,29 +74,30 @@ var shared = []string{"api", "infra/rpc", "infra/audit", "vom/credential", "vom/
 
 // parts belong to a subsystem whose implementations must agree on them; within
 // that subsystem they may be imported.
-var parts = []string{"infra/kv/overlay", "infra/bus/wire", "xfs/frame", "session/wire", "session/process", "aem/unit", "aem/order"}
+var parts = []string{"infra/kv/overlay", "infra/bus/wire", "xfs/frame", "session/wire", "session/process", "nodeguard/denial", "aem/unit", "aem/order"}
 
 // mayImport says what an implementation may import beyond its own subsystem's
 // contract, the contracts, and what is shared.
 var mayImport = map[string][]string{
-	"session/mount":   {"vom/machine"},
-	"session/service": {"session/account", "session/agent", "session/residue", "vom/trust", "vom/machine"},
-	"vom/trust":       {"vom/machine", "vom/krl"},
-	"vom/crl":         {"vom/xvoms"},
-	"session/wire":    {"session/shim"},
-	"nss_xos":         {"session/shim", "session/wire"},
-	"pam_xos":         {"session/shim", "session/wire"},
-	"nodeguard/guard": {"bpf"},
-	"vom/cda":         {"vom/authority"},
-	"vom/rca":         {"vom/xvoms", "vom/authority", "vom/cda"},
-	"xfs/dir":         {"xfs/mrc"},
-	"xfs/mrc":         {"xfs/frame"},
-	"xfs/osd":         {"xfs/frame"},
-	"xfs/fuse":        {"xfs/client"},
-	"xfs/client":      {"xfs/frame"},
-	"aem/execution":   {"aem/unit"},
-	"aem/job":         {"aem/unit", "aem/shadow"},
-	"aem/supervise":   {"aem/unit"},
+	"session/mount":    {"vom/machine"},
+	"session/service":  {"session/account", "session/agent", "session/residue", "vom/trust", "vom/machine"},
+	"vom/trust":        {"vom/machine", "vom/krl"},
+	"vom/crl":          {"vom/xvoms"},
+	"session/wire":     {"session/shim"},
+	"nss_xos":          {"session/shim", "session/wire"},
+	"pam_xos":          {"session/shim", "session/wire"},
+	"nodeguard/guard":  {"bpf"},
+	"vom/cda":          {"vom/authority"},
+	"vom/rca":          {"vom/xvoms", "vom/authority", "vom/cda"},
+	"xfs/dir":          {"xfs/mrc"},
+	"xfs/mrc":          {"xfs/frame"},
+	"xfs/osd":          {"xfs/frame"},
+	"xfs/fuse":         {"xfs/client"},
+	"xfs/client":       {"xfs/frame"},
+	"aem/execution":    {"aem/unit"},
+	"aem/job":          {"aem/unit", "aem/shadow"},
+	"aem/supervise":    {"aem/unit"},
+	"nodeguard/denial": {"bpf"},
 }
 
 func TestRooms(t *testing.T) {

@@ -1,0 +1,219 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* Whose a process or an object is, and what follows: the maps and the one
+ * decision that all LSM programs share.
+ *
+ * A process is its VO's by the cgroup that systemd or the guard put it into,
+ * which it cannot leave, whatever it executes or unshares; else by its real
+ * uid. Nothing is cached: both are one look-up. */
+#ifndef XOS_LABEL_H
+#define XOS_LABEL_H
+
+#include <bpf/bpf_core_read.h>
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_tracing.h>
+#include "lsm.h"
+
+#define EPERM 1
+
+/* uid -> VO number; the one that the network programs have. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 65536);
+	__type(key, __u32);
+	__type(value, __u32);
+} vo_of_uid SEC(".maps");
+
+/* id of a cgroup at XOS_VO_LEVEL -> VO number. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 65536);
+	__type(key, __u64);
+	__type(value, __u32);
+} vo_of_cgroup SEC(".maps");
+
+/* VO number -> its policy. The whole inner map is replaced at once. */
+struct xos_policies {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 16384);
+	__type(key, __u32);
+	__type(value, struct xos_policy);
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__array(values, struct xos_policies);
+} policies SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct xos_probe);
+} lsm_probe SEC(".maps");
+
+/* Denials of each hook, and XOS_LOST. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, XOS_HOOKS + 1);
+	__type(key, __u32);
+	__type(value, __u64);
+} lsm_counts SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 1 << 18);
+} denials SEC(".maps");
+
+static __always_inline int is_grid(__u32 uid)
+{
+	return uid >= XOS_FIRST_ID && uid <= XOS_LAST_ID;
+}
+
+static __always_inline __u32 label_of_uid(__u32 uid)
+{
+	__u32 *vo;
+
+	if (!is_grid(uid))
+		return XOS_SYSTEM;
+	vo = bpf_map_lookup_elem(&vo_of_uid, &uid);
+	return vo ? *vo : XOS_STRANGER;
+}
+
+static __always_inline __u32 label_of_cgroup_id(__u64 id)
+{
+	__u32 *vo = bpf_map_lookup_elem(&vo_of_cgroup, &id);
+
+	return vo ? *vo : XOS_SYSTEM;
+}
+
+/* label_of_cgroup reads with checks: any pointer will do. */
+static __always_inline __u32 label_of_cgroup(struct cgroup *g)
+{
+	struct cgroup *top;
+
+	if (BPF_CORE_READ(g, level) < XOS_VO_LEVEL ||
+	    bpf_core_read(&top, sizeof(top), &g->ancestors[XOS_VO_LEVEL]))
+		return XOS_SYSTEM;
+	return label_of_cgroup_id(BPF_CORE_READ(top, kn, id));
+}
+
+/* subject is the label of the process that acts. */
+static __always_inline __u32 subject(void)
+{
+	__u32 vo = label_of_cgroup_id(bpf_get_current_ancestor_cgroup_id(XOS_VO_LEVEL));
+
+	return vo ? vo : label_of_uid(bpf_get_current_uid_gid());
+}
+
+static __always_inline __u32 label_of_task(struct task_struct *p)
+{
+	__u32 vo = label_of_cgroup(BPF_CORE_READ(p, cgroups, dfl_cgrp));
+
+	return vo ? vo : label_of_uid(BPF_CORE_READ(p, real_cred, uid.val));
+}
+
+/* probed says whether the loader tries this hook now, on this very thread. */
+static __always_inline int probed(__u32 hook)
+{
+	__u32 zero = 0;
+	struct xos_probe *p = bpf_map_lookup_elem(&lsm_probe, &zero);
+
+	if (!p || p->hook != hook || p->tid != (__u32)bpf_get_current_pid_tgid())
+		return 0;
+	__sync_fetch_and_add(&p->fired, 1);
+	return 1;
+}
+
+static __always_inline struct xos_policy *policy_of(__u32 vo)
+{
+	__u32 zero = 0;
+	void *all = bpf_map_lookup_elem(&policies, &zero);
+
+	return all ? bpf_map_lookup_elem(all, &vo) : 0;
+}
+
+static __always_inline void count(__u32 what)
+{
+	__u64 *n = bpf_map_lookup_elem(&lsm_counts, &what);
+
+	if (n)
+		__sync_fetch_and_add(n, 1);
+}
+
+/* tell records a denial that is decided already. */
+static __noinline int tell(__u32 hook, __u32 vo, __u32 object_vo, struct xos_object *o)
+{
+	struct xos_denial *d;
+
+	count(hook);
+	d = bpf_ringbuf_reserve(&denials, sizeof(*d), 0);
+	if (!d) {
+		count(XOS_LOST);
+		return 0;
+	}
+	d->when = bpf_ktime_get_boot_ns();
+	if (o)
+		d->object = *o;
+	else
+		d->object = (struct xos_object){};
+	d->object_vo = object_vo;
+	d->vo = vo;
+	d->uid = bpf_get_current_uid_gid();
+	d->pid = bpf_get_current_pid_tgid() >> 32;
+	d->hook = hook;
+	d->pad = 0;
+	bpf_get_current_comm(d->comm, sizeof(d->comm));
+	bpf_ringbuf_submit(d, 0);
+	return 0;
+}
+
+/* judge decides about a subject and an object by their labels: what is the
+ * system's is left to the kernel's own rules; who is nobody's gets nothing. */
+static __always_inline int judge(__u32 hook, __u32 aim, __u32 vo, __u32 object_vo, struct xos_object *o)
+{
+	struct xos_policy *p;
+
+	if (!vo || !object_vo || (vo == object_vo && vo != XOS_STRANGER))
+		return 0;
+	if (vo != XOS_STRANGER && object_vo != XOS_STRANGER) {
+		p = policy_of(object_vo);
+		if (p && (p->share & (1u << aim)))
+			return 0;
+	}
+	tell(hook, vo, object_vo, o);
+	return -EPERM;
+}
+
+/* judge_task decides about acting on another process. */
+static __always_inline int judge_task(__u32 hook, __u32 aim, struct task_struct *p)
+{
+	struct xos_object o = {};
+	__u32 vo = subject();
+
+	if (!vo)
+		return 0;
+	o.id = BPF_CORE_READ(p, tgid);
+	o.uid = BPF_CORE_READ(p, real_cred, uid.val);
+	return judge(hook, aim, vo, label_of_task(p), &o);
+}
+
+/* closed says whether the subject's own VO may not use a surface. */
+static __always_inline int judge_surface(__u32 hook, __u32 surface)
+{
+	__u32 vo = subject(), closed = XOS_CLOSED_DEFAULT;
+	struct xos_policy *p;
+
+	if (!vo)
+		return 0;
+	p = policy_of(vo);
+	if (p)
+		closed = p->closed;
+	if (vo != XOS_STRANGER && !(closed & (1u << surface)))
+		return 0;
+	tell(hook, vo, vo, 0);
+	return -EPERM;
+}
+
+#endif

@@ -1,0 +1,114 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* Map layouts that the LSM programs share with their loader. */
+#ifndef XOS_LSM_H
+#define XOS_LSM_H
+
+#include <linux/types.h>
+#include "vonet.h"
+
+/* The depth of a cgroup that belongs to one VO: /xos/vo-NAME, and
+ * /user.slice/user-UID.slice. */
+#define XOS_VO_LEVEL 2
+
+/* Labels that are no VO's number. */
+#define XOS_SYSTEM 0u            /* nothing of the grid */
+#define XOS_STRANGER 0xffffffffu /* a grid uid that no VO is known for */
+
+/* What a VO may isolate or share, a bit each in xos_policy.share. */
+enum xos_aim {
+	XOS_AIM_SIGNALS,
+	XOS_AIM_DEBUG,
+	XOS_AIM_SCHEDULING,
+	XOS_AIM_FILES,
+	XOS_AIM_EXEC,
+	XOS_AIM_SOCKETS,
+	XOS_AIM_IPC,
+	XOS_AIM_KEYS,
+	XOS_AIM_KERNEL, /* what nobody shares: bpf, perf, user namespaces, the guard itself */
+	XOS_AIMS,
+};
+
+/* Parts of the kernel's surface, a bit each in xos_policy.closed. */
+enum xos_surface {
+	XOS_SURFACE_BPF,
+	XOS_SURFACE_PERF,
+	XOS_SURFACE_USERNS,
+};
+
+/* What applies to a VO of which the policy says nothing. */
+#define XOS_SHARE_DEFAULT 0u
+#define XOS_CLOSED_DEFAULT (1u << XOS_SURFACE_BPF)
+
+struct xos_policy {
+	__u32 share;  /* aims in which other VOs may reach what is this VO's */
+	__u32 closed; /* surfaces that this VO's processes may not use */
+};
+
+/* Each hook: what a denial is told by, what a probe names. 0 is none. */
+enum xos_hook {
+	XOS_HOOK_NONE,
+	XOS_TASK_KILL,
+	XOS_FILE_SEND_SIGIOTASK,
+	XOS_PTRACE_ACCESS_CHECK,
+	XOS_PTRACE_TRACEME,
+	XOS_TASK_SETNICE,
+	XOS_TASK_SETSCHEDULER,
+	XOS_TASK_GETSCHEDULER,
+	XOS_TASK_SETIOPRIO,
+	XOS_TASK_GETIOPRIO,
+	XOS_TASK_PRLIMIT,
+	XOS_TASK_MOVEMEMORY,
+	XOS_TASK_GETSID,
+	XOS_TASK_GETPGID,
+	XOS_FILE_OPEN,
+	XOS_INODE_PERMISSION,
+	XOS_INODE_GETATTR,
+	XOS_FILE_RECEIVE,
+	XOS_BPRM_CHECK_SECURITY,
+	XOS_UNIX_STREAM_CONNECT,
+	XOS_UNIX_MAY_SEND,
+	XOS_IPC_PERMISSION,
+	XOS_SHM_SHMCTL,
+	XOS_SEM_SEMCTL,
+	XOS_MSG_QUEUE_MSGCTL,
+	XOS_KEY_PERMISSION,
+	XOS_BPF,
+	XOS_PERF_EVENT_OPEN,
+	XOS_USERNS_CREATE,
+	XOS_INODE_UNLINK,
+	XOS_INODE_RMDIR,
+	XOS_INODE_RENAME,
+	XOS_HOOKS,
+};
+
+/* Index of what is counted beside each hook's denials in lsm_counts. */
+#define XOS_LOST XOS_HOOKS /* denials that the ring buffer had no room for */
+
+/* Which hook shall refuse one thread, to prove that it fires. */
+struct xos_probe {
+	__u32 hook;
+	__u32 tid;
+	__u32 fired; /* how often it did */
+};
+
+/* What a denial tells of its object. */
+struct xos_object {
+	__u64 id;  /* pid, inode, IPC id or serial of a key */
+	__u32 dev; /* the inode's */
+	__u32 uid;
+};
+
+/* An entry of the ring buffer of denials. */
+struct xos_denial {
+	__u64 when; /* CLOCK_BOOTTIME, ns */
+	struct xos_object object;
+	__u32 object_vo;
+	__u32 vo;
+	__u32 uid;
+	__u32 pid;
+	__u32 hook;
+	char comm[16];
+	__u32 pad;
+};
+
+#endif

@@ -1,0 +1,101 @@
+package guard
+
+import (
+	"context"
+	"errors"
+	"os"
+	"strconv"
+	"time"
+
+	"github.com/cilium/ebpf/ringbuf"
+
+	"github.com/xtreemos/xos"
+	"github.com/xtreemos/xos/bpf"
+	"github.com/xtreemos/xos/nodeguard/denial"
+)
+
+// Recorder is a log of decisions: *audit.Log.
+type Recorder = denial.Recorder
+
+// window is how long repetitions of a denial are gathered.
+const window = 5 * time.Second
+
+// recordDenials writes what the programs refused into history. A refusal never
+// waits for it: what the ring buffer had no room for is counted there.
+func (g *Guard) recordDenials(ctx context.Context, history Recorder) error {
+	r, err := ringbuf.NewReader(g.lsm.maps[bpf.LsmMapDenials])
+	if err != nil {
+		return xos.Errorf(xos.Internal, "reading the LSM programs' refusals: %w", err)
+	}
+	defer r.Close()
+	stop := context.AfterFunc(ctx, func() { r.Close() })
+	defer stop()
+	lost, err := g.lsm.count(uint32(bpf.LsmXosHookXOS_HOOKS))
+	if err != nil {
+		return err
+	}
+	w := denial.NewWindow(history, words{g.labels}, lost)
+	end := time.Now().Add(window)
+	for {
+		r.SetDeadline(end)
+		rec, err := r.Read()
+		if err == nil {
+			d, err := denial.Decode(rec.RawSample)
+			if err == nil {
+				err = w.Add(context.WithoutCancel(ctx), d)
+			}
+			if err != nil {
+				g.log.Error("a refusal is not in the log", "error", err)
+			}
+		}
+		over := errors.Is(err, os.ErrClosed)
+		if err != nil && !over && !errors.Is(err, os.ErrDeadlineExceeded) {
+			return xos.Errorf(xos.Internal, "reading the LSM programs' refusals: %w", err)
+		}
+		if over || !time.Now().Before(end) {
+			end = time.Now().Add(window)
+			lost, err := g.lsm.count(uint32(bpf.LsmXosHookXOS_HOOKS))
+			if err == nil {
+				err = w.End(context.WithoutCancel(ctx), lost)
+			}
+			if err != nil {
+				g.log.Error("refusals are not in the log", "error", err)
+			}
+		}
+		if over {
+			return nil
+		}
+	}
+}
+
+// count reads one of the programs' counts: a hook's denials, or those lost.
+func (l *lsm) count(what uint32) (n uint64, err error) {
+	if err := l.maps[bpf.LsmMapLsmCounts].Lookup(what, &n); err != nil {
+		return 0, xos.Errorf(xos.Unavailable, "reading count %d of the LSM programs: %w", what, err)
+	}
+	return n, nil
+}
+
+// words is what numbers in a denial mean on this machine.
+type words struct{ labels *labels }
+
+func (w words) VO(num uint32) xos.VOName { return w.labels.vo(num) }
+
+func (w words) Account(uid uint32) (xos.Account, bool) { return w.labels.account(uid) }
+
+func (w words) Hook(id uint32) (name, aim string) {
+	for _, h := range hooks {
+		if uint32(h.id) == id {
+			return h.name, h.aim
+		}
+	}
+	return "?", "?"
+}
+
+func (w words) Executable(pid uint32) string {
+	exe, err := os.Readlink("/proc/" + strconv.FormatUint(uint64(pid), 10) + "/exe")
+	if err != nil {
+		return ""
+	}
+	return exe
+}

@@ -1,0 +1,208 @@
+package guard
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/btf"
+	"github.com/cilium/ebpf/link"
+
+	"github.com/xtreemos/xos"
+	"github.com/xtreemos/xos/bpf"
+)
+
+// lsm is the programs of bpf/lsm.c, each attached to the kernel's check that it
+// is named for. What one kernel has not, others have: so each is loaded by
+// itself, and stays in force even where another is missing.
+type lsm struct {
+	pinDir string // "" without a bpffs
+	maps   map[string]*ebpf.Map
+	links  []link.Link      // those that no pin holds
+	failed map[string]error // hooks that are not attached
+}
+
+// persistent are maps that a successor takes over.
+var persistent = []string{bpf.LsmMapLsmProbe, bpf.LsmMapVoOfCgroup, bpf.LsmMapPolicies, bpf.LsmMapLsmCounts, bpf.LsmMapDenials}
+
+// loadLSM loads and attaches the programs, which know uids by the map of the
+// network programs; those of a predecessor that are the same go on. It fails
+// where this kernel has none of them.
+func loadLSM(uids *ebpf.Map, pinDir string, taken bool) (*lsm, error) {
+	spec, err := bpf.LoadLsm()
+	if err != nil {
+		return nil, xos.Errorf(xos.Internal, "reading the LSM programs: %w", err)
+	}
+	l := &lsm{failed: map[string]error{}}
+	if preparePins(pinDir) == nil {
+		l.pinDir = pinDir
+	}
+	if err := l.makeMaps(spec, uids); err != nil {
+		l.close()
+		return nil, err
+	}
+	mark, types := marked(spec), btf.NewCache()
+	for i, h := range hooks {
+		pin := "link_lsm_" + mark + "_" + h.name
+		if l.pinDir != "" && taken && isLink(filepath.Join(l.pinDir, pin)) {
+			continue
+		}
+		err := l.enforce(spec, h.name, pin, types)
+		if err != nil && len(l.failed) == i && !errors.Is(err, ebpf.ErrNotSupported) {
+			l.close() // it will not take the others either
+			return nil, xos.Errorf(xos.NotSupported, "this kernel refuses BPF LSM programs: %w", err).
+				WithHint("a kernel with CONFIG_BPF_LSM and \"bpf\" in its lsm= list has them: Debian 12 and later")
+		}
+		if err != nil {
+			l.failed[h.name] = err
+		}
+	}
+	l.dropOthers(mark)
+	return l, nil
+}
+
+// whole reports whether all maps of a predecessor are there to be taken over.
+// Without one of them its programs look at what nobody fills any more.
+func whole(pinDir string) bool {
+	for _, name := range append([]string{bpf.LsmMapVoOfUid}, persistent...) {
+		if !exists(filepath.Join(pinDir, name)) {
+			return false
+		}
+	}
+	return true
+}
+
+// marked names a version of the programs.
+func marked(spec *ebpf.CollectionSpec) string {
+	sum := sha256.New()
+	for _, h := range hooks {
+		for _, ins := range spec.Programs["xos_"+h.name].Instructions {
+			fmt.Fprintln(sum, ins, ins.Reference(), ins.Symbol())
+		}
+	}
+	return hex.EncodeToString(sum.Sum(nil)[:4])
+}
+
+func isLink(pin string) bool {
+	l, err := link.LoadPinnedLink(pin, nil)
+	if err != nil {
+		return false
+	}
+	l.Close()
+	return true
+}
+
+// dropOthers ends programs of other versions, now that this one's are in force.
+func (l *lsm) dropOthers(mark string) {
+	if l.pinDir == "" {
+		return
+	}
+	pins, _ := filepath.Glob(filepath.Join(l.pinDir, "link_lsm_*"))
+	for _, pin := range pins {
+		if !strings.HasPrefix(filepath.Base(pin), "link_lsm_"+mark+"_") {
+			os.Remove(pin)
+		}
+	}
+}
+
+// makeMaps makes the maps, or takes over those of a predecessor. One whose
+// layout has changed is made anew: labels of uids, which nothing else can give
+// back, are not among them.
+func (l *lsm) makeMaps(spec *ebpf.CollectionSpec, uids *ebpf.Map) error {
+	var err error
+	if l.maps, err = newMaps(spec, uids, l.pinDir); errors.Is(err, ebpf.ErrMapIncompatible) {
+		for _, name := range persistent {
+			os.Remove(filepath.Join(l.pinDir, name))
+		}
+		l.maps, err = newMaps(spec, uids, l.pinDir)
+	}
+	if err != nil {
+		return xos.Errorf(xos.NotSupported, "this kernel refuses the LSM programs' maps: %w", err)
+	}
+	return nil
+}
+
+func newMaps(spec *ebpf.CollectionSpec, uids *ebpf.Map, pinDir string) (map[string]*ebpf.Map, error) {
+	only := &ebpf.CollectionSpec{Maps: map[string]*ebpf.MapSpec{}, ByteOrder: spec.ByteOrder, Types: spec.Types}
+	for name, m := range spec.Maps {
+		if !strings.HasPrefix(name, ".") { // sections with no variable that a program reads
+			only.Maps[name] = m.Copy()
+		}
+	}
+	opts := ebpf.CollectionOptions{MapReplacements: map[string]*ebpf.Map{bpf.LsmMapVoOfUid: uids}}
+	if pinDir != "" {
+		opts.Maps.PinPath = pinDir
+		for _, name := range persistent {
+			only.Maps[name].Pinning = ebpf.PinByName
+		}
+	}
+	c, err := ebpf.NewCollectionWithOptions(only, opts)
+	if err != nil {
+		return nil, err
+	}
+	defer c.Close()
+	maps := map[string]*ebpf.Map{}
+	for name := range only.Maps {
+		maps[name] = c.DetachMap(name)
+	}
+	return maps, nil
+}
+
+// enforce loads one program and attaches it. Kernels cannot replace a program
+// in its place: the new one is in force before the old one goes, and both are
+// for a moment.
+func (l *lsm) enforce(spec *ebpf.CollectionSpec, hook, pin string, types *btf.Cache) error {
+	name := "xos_" + hook
+	one := &ebpf.CollectionSpec{Maps: map[string]*ebpf.MapSpec{}, Programs: map[string]*ebpf.ProgramSpec{name: spec.Programs[name].Copy()},
+		ByteOrder: spec.ByteOrder, Types: spec.Types}
+	for name := range l.maps {
+		one.Maps[name] = spec.Maps[name].Copy()
+	}
+	c, err := ebpf.NewCollectionWithOptions(one, ebpf.CollectionOptions{MapReplacements: l.maps, Cache: types})
+	if err != nil {
+		return xos.Errorf(xos.NotSupported, "loading %s: %w", hook, err)
+	}
+	defer c.Close()
+	at, err := link.AttachLSM(link.LSMOptions{Program: c.Programs[name]})
+	if err != nil {
+		return xos.Errorf(xos.NotSupported, "attaching %s: %w", hook, err)
+	}
+	if l.pinDir == "" {
+		l.links = append(l.links, at)
+		return nil
+	}
+	defer at.Close()
+	if err := replacePin(at, l.pinDir, pin); err != nil {
+		return xos.Errorf(xos.Internal, "pinning %s: %w", hook, err)
+	}
+	return nil
+}
+
+// replacePin pins a link in the place of another, which ends with its pin.
+func replacePin(at link.Link, dir, name string) error {
+	next := filepath.Join(dir, "link_next_"+name) // a bpffs allows no dots
+	if err := os.Remove(next); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	if err := at.Pin(next); err != nil {
+		return err
+	}
+	return os.Rename(next, filepath.Join(dir, name))
+}
+
+// close gives up descriptors; what is pinned stays in force.
+func (l *lsm) close() error {
+	var errs []error
+	for _, at := range l.links {
+		errs = append(errs, at.Close())
+	}
+	for _, m := range l.maps {
+		errs = append(errs, m.Close())
+	}
+	return errors.Join(errs...)
+}
