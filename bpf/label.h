@@ -23,12 +23,12 @@ struct {
 	__type(value, __u32);
 } vo_of_uid SEC(".maps");
 
-/* id of a cgroup at XOS_VO_LEVEL -> VO number. */
+/* id of a cgroup at XOS_VO_LEVEL -> whose it is. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 65536);
 	__type(key, __u64);
-	__type(value, __u32);
+	__type(value, struct xos_cgroup);
 } vo_of_cgroup SEC(".maps");
 
 /* VO number -> its policy. The whole inner map is replaced at once. */
@@ -81,37 +81,37 @@ static __always_inline __u32 label_of_uid(__u32 uid)
 	return vo ? *vo : XOS_STRANGER;
 }
 
-static __always_inline __u32 label_of_cgroup_id(__u64 id)
+/* label is that of what has this uid and is in the cgroup with this id. */
+static __always_inline __u32 label(__u64 id, __u32 uid)
 {
-	__u32 *vo = bpf_map_lookup_elem(&vo_of_cgroup, &id);
+	struct xos_cgroup *g = bpf_map_lookup_elem(&vo_of_cgroup, &id);
 
-	return vo ? *vo : XOS_SYSTEM;
+	if (g && !(g->logins && uid == 0))
+		return g->vo;
+	return label_of_uid(uid);
 }
 
-/* label_of_cgroup reads with checks: any pointer will do. */
-static __always_inline __u32 label_of_cgroup(struct cgroup *g)
+/* cgroup_id gives the id of a cgroup's ancestor that may belong to a VO. It
+ * reads with checks: any pointer will do. */
+static __always_inline __u64 cgroup_id(struct cgroup *g)
 {
 	struct cgroup *top;
 
 	if (BPF_CORE_READ(g, level) < XOS_VO_LEVEL ||
 	    bpf_core_read(&top, sizeof(top), &g->ancestors[XOS_VO_LEVEL]))
-		return XOS_SYSTEM;
-	return label_of_cgroup_id(BPF_CORE_READ(top, kn, id));
+		return 0;
+	return BPF_CORE_READ(top, kn, id);
 }
 
 /* subject is the label of the process that acts. */
 static __always_inline __u32 subject(void)
 {
-	__u32 vo = label_of_cgroup_id(bpf_get_current_ancestor_cgroup_id(XOS_VO_LEVEL));
-
-	return vo ? vo : label_of_uid(bpf_get_current_uid_gid());
+	return label(bpf_get_current_ancestor_cgroup_id(XOS_VO_LEVEL), bpf_get_current_uid_gid());
 }
 
 static __always_inline __u32 label_of_task(struct task_struct *p)
 {
-	__u32 vo = label_of_cgroup(BPF_CORE_READ(p, cgroups, dfl_cgrp));
-
-	return vo ? vo : label_of_uid(BPF_CORE_READ(p, real_cred, uid.val));
+	return label(cgroup_id(BPF_CORE_READ(p, cgroups, dfl_cgrp)), BPF_CORE_READ(p, real_cred, uid.val));
 }
 
 /* probed says whether the loader tries this hook now, on this very thread. */

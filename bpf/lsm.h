@@ -84,6 +84,14 @@ enum xos_hook {
 /* Index of what is counted beside each hook's denials in lsm_counts. */
 #define XOS_LOST XOS_HOOKS /* denials that the ring buffer had no room for */
 
+/* Whose a cgroup is. What the system itself does in that of somebody's logins
+ * (sshd, PAM modules, systemd's helpers, all with real uid 0) stays the
+ * system's; what is in a job's cgroup is the VO's, whatever its uid. */
+struct xos_cgroup {
+	__u32 vo;
+	__u32 logins;
+};
+
 /* Which hook shall refuse one thread, to prove that it fires. */
 struct xos_probe {
 	__u32 hook;

@@ -20,7 +20,9 @@ int xos_key_permission(unsigned long long *ctx)
 		return 0;
 	key = (struct key *)(ref & ~1ull);
 	o.uid = BPF_CORE_READ(key, uid.val);
-	if (!is_grid(o.uid))
+	/* One's own are one's own, before one has a label too: PAM modules make
+	 * a session's keyring with the user's uid before her login is known. */
+	if (!is_grid(o.uid) || o.uid == (__u32)bpf_get_current_uid_gid())
 		return 0;
 	o.id = (__u32)BPF_CORE_READ(key, serial);
 	return judge(XOS_KEY_PERMISSION, XOS_AIM_KEYS, subject(), label_of_uid(o.uid), &o);

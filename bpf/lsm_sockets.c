@@ -7,15 +7,12 @@
 static __always_inline int judge_sock(__u32 hook, struct sock *other)
 {
 	struct xos_object o = {};
-	__u32 vo = subject(), object_vo;
+	__u32 vo = subject();
 
 	if (!vo)
 		return 0;
 	o.uid = BPF_CORE_READ(other, sk_uid.val);
-	object_vo = label_of_cgroup(BPF_CORE_READ(other, sk_cgrp_data.cgroup));
-	if (!object_vo)
-		object_vo = label_of_uid(o.uid);
-	return judge(hook, XOS_AIM_SOCKETS, vo, object_vo, &o);
+	return judge(hook, XOS_AIM_SOCKETS, vo, label(cgroup_id(BPF_CORE_READ(other, sk_cgrp_data.cgroup)), o.uid), &o);
 }
 
 SEC("lsm/unix_stream_connect")

@@ -28,6 +28,12 @@ const (
 	LsmXosAimXOS_AIMS           LsmXosAim = 9
 )
 
+type LsmXosCgroup struct {
+	_      structs.HostLayout
+	Vo     uint32
+	Logins uint32
+}
+
 type LsmXosDenial struct {
 	_      structs.HostLayout
 	When   uint64
@@ -151,6 +157,7 @@ const (
 	LsmVarKept                  = "kept"
 	LsmVarSurface               = "surface"
 	LsmVarTold                  = "told"
+	LsmVarWhose                 = "whose"
 )
 
 // LoadLsm returns the embedded CollectionSpec for Lsm.
@@ -249,6 +256,7 @@ type LsmVariableSpecs struct {
 	Kept    *ebpf.VariableSpec `ebpf:"kept"`
 	Surface *ebpf.VariableSpec `ebpf:"surface"`
 	Told    *ebpf.VariableSpec `ebpf:"told"`
+	Whose   *ebpf.VariableSpec `ebpf:"whose"`
 }
 
 // LsmObjects contains all objects after they have been loaded into the kernel.
@@ -299,6 +307,7 @@ type LsmVariables struct {
 	Kept    *ebpf.Variable `ebpf:"kept"`
 	Surface *ebpf.Variable `ebpf:"surface"`
 	Told    *ebpf.Variable `ebpf:"told"`
+	Whose   *ebpf.Variable `ebpf:"whose"`
 }
 
 // LsmPrograms contains all programs after they have been loaded into the kernel.

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/xtreemos/xos"
+	"github.com/xtreemos/xos/bpf"
 	"github.com/xtreemos/xos/session"
 )
 
@@ -77,7 +78,7 @@ func (l *labels) cgroup(path string, vo xos.VOName) error {
 	if err != nil || l.cgroups == nil {
 		return err
 	}
-	_, err = l.put(filepath.Join(l.root, path), num)
+	_, err = l.put(filepath.Join(l.root, path), bpf.LsmXosCgroup{Vo: num})
 	return err
 }
 
@@ -98,7 +99,7 @@ func (l *labels) useCgroups(m *ebpf.Map) error {
 		}
 		num, err := l.known(vo)
 		if err == nil {
-			_, err = l.put(dir, num)
+			_, err = l.put(dir, bpf.LsmXosCgroup{Vo: num})
 		}
 		errs = append(errs, err)
 	}
@@ -127,7 +128,7 @@ func (l *labels) slice(dir string) error {
 	} else if err != nil {
 		return xos.Errorf(xos.Unavailable, "looking up the label of uid %d: %w", uid, err)
 	}
-	id, err := l.put(dir, num)
+	id, err := l.put(dir, bpf.LsmXosCgroup{Vo: num, Logins: 1})
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	} else if err == nil {
@@ -138,12 +139,12 @@ func (l *labels) slice(dir string) error {
 
 // put labels a directory of the cgroup file system, whose inode number is the
 // cgroup's id: never given twice.
-func (l *labels) put(dir string, num uint32) (id uint64, err error) {
+func (l *labels) put(dir string, whose bpf.LsmXosCgroup) (id uint64, err error) {
 	var st unix.Stat_t
 	if err := unix.Stat(dir, &st); err != nil {
 		return 0, &os.PathError{Op: "stat", Path: dir, Err: err}
 	}
-	if err := l.cgroups.Put(st.Ino, num); err != nil {
+	if err := l.cgroups.Put(st.Ino, whose); err != nil {
 		return 0, xos.Errorf(xos.Unavailable, "labelling cgroup %s: %w", dir, err)
 	}
 	return st.Ino, nil
