@@ -97,14 +97,16 @@ func isLink(pin string) bool {
 	return true
 }
 
-// dropOthers ends programs of other versions, now that this one's are in force.
+// dropOthers ends programs of other versions, now that this one's are in force;
+// where one of this version is not, the other's stays.
 func (l *lsm) dropOthers(mark string) {
 	if l.pinDir == "" {
 		return
 	}
 	pins, _ := filepath.Glob(filepath.Join(l.pinDir, "link_lsm_*"))
 	for _, pin := range pins {
-		if !strings.HasPrefix(filepath.Base(pin), "link_lsm_"+mark+"_") {
+		version, hook, _ := strings.Cut(strings.TrimPrefix(filepath.Base(pin), "link_lsm_"), "_")
+		if version != mark && l.failed[hook] == nil {
 			os.Remove(pin)
 		}
 	}
