@@ -127,9 +127,7 @@ func (g *Guard) startLSM(pinDir string, taken bool) {
 		g.note("lsm", err)
 		return
 	}
-	if err := g.labels.useCgroups(g.lsm.maps[bpf.LsmMapVoOfCgroup]); err != nil {
-		g.note("lsm label", err)
-	}
+	g.note("lsm", g.labels.useCgroups(g.lsm.maps[bpf.LsmMapVoOfCgroup]))
 	g.features = append(g.features, g.lsm.probe()...)
 }
 

@@ -28,8 +28,8 @@ func conclude(features []nodeguard.Feature) nodeguard.Level {
 		if _, needed := missing[f.Name]; needed {
 			missing[f.Name] = !f.Have
 		}
-		if kind, _, _ := strings.Cut(f.Name, " "); kind == "lsm" {
-			fired, all = true, all && f.Have
+		if kind, aim, _ := strings.Cut(f.Name, " "); kind == "lsm" {
+			fired, all = fired || aim != "", all && f.Have
 		}
 	}
 	switch {
