@@ -42,6 +42,10 @@ func act(args []string) int {
 		return leaveOpen(network)
 	case "hunt":
 		return huntAll(network)
+	case "besiege":
+		return besiegeUntil(network)
+	case "flood":
+		return floodOf(network, address)
 	case "nothing":
 		return 0
 	}

@@ -1,0 +1,223 @@
+package guard_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/xtreemos/xos/infra/audit"
+	"github.com/xtreemos/xos/nodeguard"
+	"github.com/xtreemos/xos/nodeguard/guard"
+)
+
+// besiegeUntil tries the same few things over and over until its input ends,
+// and tells how often, and what ever worked.
+func besiegeUntil(text string) int {
+	var p prey
+	if err := json.Unmarshal([]byte(text), &p); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	over := make(chan struct{})
+	go func() {
+		os.Stdin.Read(make([]byte, 1))
+		close(over)
+	}()
+	tries, worked := 0, map[string]int{}
+	for {
+		select {
+		case <-over:
+			json.NewEncoder(os.Stdout).Encode(siege{tries, worked})
+			return 0
+		default:
+		}
+		for _, name := range []string{"open", "getsid", "abstract: stream"} {
+			tries++
+			if prowl[name](p) == nil {
+				worked[name]++
+			}
+		}
+	}
+}
+
+type siege struct {
+	Tries  int
+	Worked map[string]int
+}
+
+// TestRootLSMHasNoGap: while guards come and go, of the same version and of
+// another, nothing that is denied works for a moment.
+func TestRootLSMHasNoGap(t *testing.T) {
+	s, have := needLSM(t)
+	if !have {
+		return
+	}
+	s.people(t)
+	data, err := json.Marshal(s.prey(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := s.command(t, carol, "besiege", string(data), "-")
+	in, _ := cmd.StdinPipe()
+	var out strings.Builder
+	cmd.Stdout, cmd.Stderr = &out, os.Stderr
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	s.Guard.Close()
+	for i := range 8 {
+		if i%2 == 1 { // the predecessor was of another version
+			pins, _ := filepath.Glob(filepath.Join(s.cfg.PinDir, "link_lsm_*"))
+			for _, pin := range pins {
+				_, hook, _ := strings.Cut(strings.TrimPrefix(filepath.Base(pin), "link_lsm_"), "_")
+				if err := os.Rename(pin, filepath.Join(s.cfg.PinDir, "link_lsm_00000000_"+hook)); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		g, err := guard.New(s.cfg, slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if level, features := g.Level(); level != nodeguard.LevelA {
+			t.Errorf("guard %d is at level %s: %+v", i, level, features)
+		}
+		g.Close()
+		if old, _ := filepath.Glob(filepath.Join(s.cfg.PinDir, "link_lsm_00000000_*")); len(old) != 0 {
+			t.Errorf("programs of another version stay: %q", old)
+		}
+	}
+	in.Close()
+	if err := cmd.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	var got siege
+	if err := json.Unmarshal([]byte(out.String()), &got); err != nil {
+		t.Fatal(err)
+	}
+	if got.Tries < 100 || len(got.Worked) != 0 {
+		t.Errorf("of %d tries these worked: %v", got.Tries, got.Worked)
+	}
+	t.Logf("%d tries", got.Tries)
+}
+
+// diary is a log of decisions in memory.
+type diary struct {
+	mu      sync.Mutex
+	records []audit.Record
+}
+
+func (d *diary) Append(_ context.Context, r audit.Record) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.records = append(d.records, r)
+	return nil
+}
+
+// told sums up the diary: refusals of carol's by name or number, and those lost.
+func (d *diary) told(t *testing.T) (refusals, lost uint64) {
+	t.Helper()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, r := range d.records {
+		n := func(key string) uint64 {
+			v, err := strconv.ParseUint(r.Detail[key], 10, 64)
+			if err != nil && r.Detail[key] != "" {
+				t.Error(err)
+			}
+			return v
+		}
+		switch {
+		case r.Action == "isolation":
+			refusals, lost = refusals+n("unnamed"), lost+n("lost")
+		case r.Detail["repeated"] != "":
+			refusals += n("repeated")
+		default:
+			refusals++
+		}
+	}
+	return refusals, lost
+}
+
+// TestRootLSMTellsEachRefusal floods the log: decisions stay right, and every
+// refusal is told, counted or known to be lost.
+func TestRootLSMTellsEachRefusal(t *testing.T) {
+	s, have := needLSM(t)
+	if !have {
+		return
+	}
+	s.people(t)
+	p := s.prey(t)
+	counted := func() (refused, lost uint64) {
+		names, counts, err := s.Counts()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, name := range names {
+			switch {
+			case strings.HasPrefix(name, "refused by the kernel's checks"):
+				refused += counts[i]
+			case strings.Contains(name, "too many"):
+				lost = counts[i]
+			}
+		}
+		return refused, lost
+	}
+	before, _ := counted()
+	// Nobody reads: it must fill, and what does not fit must be counted.
+	const flood = 6000
+	cmd := s.command(t, carol, "flood", strconv.Itoa(p.PID), strconv.Itoa(flood))
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	after, lost := counted()
+	if after-before != flood || lost == 0 {
+		t.Fatalf("%d refusals are counted of %d, %d lost", after-before, flood, lost)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	var d diary
+	done := make(chan error, 1)
+	go func() { done <- s.Run(ctx, &d) }()
+	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+		if told, _ := d.told(t); told >= flood-lost {
+			break
+		}
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	if told, _ := d.told(t); told != flood-lost {
+		t.Errorf("of %d refusals %d were lost and %d are told", flood, lost, told)
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	first := d.records[0]
+	if first.Actor != "carol@chemistry" || first.Action != "isolation.scheduling" || first.VO != "chemistry" || first.Allowed ||
+		!strings.Contains(first.Subject, "of alice@physics") || first.Detail["rule"] != "task_getsid" {
+		t.Errorf("the first is told as %+v", first)
+	}
+}
+
+// floodOf asks for a process's session so many times.
+func floodOf(pid, times string) int {
+	of, _ := strconv.Atoi(pid)
+	n, _ := strconv.Atoi(times)
+	for range n {
+		if _, err := unix.Getsid(of); err != unix.EPERM {
+			fmt.Println(err)
+			return 1
+		}
+	}
+	return 0
+}
