@@ -180,7 +180,7 @@ func (c config) validate() error {
 	if _, _, err := c.ceilings(); err != nil {
 		return err
 	}
-	_, err := c.decider(func() vom.Bundle { return vom.Bundle{} })
+	_, err := c.decider(func() vom.Bundle { return vom.Bundle{} }, nil)
 	return err
 }
 
@@ -197,9 +197,9 @@ func (c config) ceilings() (jobs, logins guard.Ceilings, err error) {
 	return jobs, logins, err
 }
 
-// decider makes the machine's part of policy.
-func (c config) decider(bundle func() vom.Bundle) (*vops.Decider, error) {
-	site := vops.Site{VOs: c.VOs, Banned: c.Banned}
+// decider makes the machine's part of policy. isolation tells its level.
+func (c config) decider(bundle func() vom.Bundle, isolation func() string) (*vops.Decider, error) {
+	site := vops.Site{VOs: c.VOs, Banned: c.Banned, Isolation: isolation}
 	if c.Policy != "" {
 		data, err := os.ReadFile(c.Policy)
 		if err != nil {

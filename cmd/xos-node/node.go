@@ -106,10 +106,6 @@ func node(ctx context.Context, cfg config, keeper *trust.Keeper, log *slog.Logge
 		return err
 	}
 	defer accounts.Close()
-	decider, err := cfg.decider(keeper.Bundle)
-	if err != nil {
-		return err
-	}
 	ofVO, ofAccount, err := cfg.ceilings()
 	if err != nil {
 		return err
@@ -119,6 +115,11 @@ func node(ctx context.Context, cfg config, keeper *trust.Keeper, log *slog.Logge
 		return err
 	}
 	defer fence.Close()
+	isolation := func() string { level, _ := fence.Level(); return string(level) }
+	decider, err := cfg.decider(keeper.Bundle, isolation)
+	if err != nil {
+		return err
+	}
 	core := rpc.TLSClient(keeper.CoreTLS())
 	credentials := xosv1connect.NewCredentialsClient(core, "https://"+cfg.Core, rpc.ClientOptions()...)
 
@@ -162,7 +163,7 @@ func node(ctx context.Context, cfg config, keeper *trust.Keeper, log *slog.Logge
 			exec: execution.Deps{Verifier: keeper.Verifier(), Decider: decider, Sessions: sessions, Guard: fence, Credentials: credentials,
 				Directory: xosv1connect.NewJobDirectoryClient(core, "https://"+cfg.Core, rpc.ClientOptions()...), Audit: history, Now: time.Now, Log: log},
 			guard:     fence,
-			isolation: func() string { level, _ := fence.Level(); return string(level) }})
+			isolation: isolation})
 	})
 	group.Go(func() error { return watchdog(ctx, sessions) })
 	group.Go(func() error { return fence.Run(ctx, history) })

@@ -25,7 +25,7 @@ func (d *Decider) Delegation(_ context.Context, who vom.Identity, action vom.Act
 	if err != nil {
 		return vom.Decision{Reason: err.Error(), Rules: []string{"vo/policy"}, Policy: d.hash}, 0
 	}
-	entities, request := question(who, action, node)
+	entities, request := question(who, action, node, d.site.Isolation)
 	request.Context = cedar.NewRecord(cedar.RecordMap{"mode": cedar.String(from.Mode), "depth": cedar.Long(int64(from.Depth)), "from": cedar.String(who.Node)})
 	verdict, diag := cedar.Authorize(both(s.set), entities, request)
 	out := vom.Decision{Rules: rules("vo/"+string(who.VO), diag), Policy: s.hash}

@@ -5,9 +5,11 @@
 //
 // A request has the principal User::"alice@physics" with the attributes user,
 // vo, groups and roles, the action Action::"login" or Action::"run", and the
-// resource Node::"node1". Its context.from is the machine whose session she
-// comes from, "" where she shows a certificate of her own. For the actions
-// "delegate" and "sso" see Delegation.
+// resource Node::"node1" with the attribute isolation: the level at which its
+// kernel keeps VOs apart at that moment, "A", "C" or "none".
+// Its context.from is the machine whose session she comes from, "" where she
+// shows a certificate of her own. For the actions "delegate" and "sso" see
+// Delegation.
 package vops
 
 import (
@@ -38,6 +40,9 @@ type Site struct {
 	VOs []xos.VOName
 	// Banned accounts ("alice@physics") and users ("alice") are refused.
 	Banned []string
+	// Isolation tells the machine's level; nil is none, and policies that ask
+	// for it refuse.
+	Isolation func() string
 }
 
 // Decider implements vom.Decider. It is safe for concurrent use.
@@ -121,7 +126,7 @@ func (d *Decider) Decide(_ context.Context, who vom.Identity, action vom.Action,
 	if err != nil {
 		return refuse("vo/policy", "%v", err)
 	}
-	entities, request := question(who, action, node)
+	entities, request := question(who, action, node, d.site.Isolation)
 	verdict, diag := cedar.Authorize(d.forbid, entities, request)
 	if len(diag.Errors) > 0 {
 		// Cedar leaves out a policy that fails; a prohibition must not be.
@@ -214,9 +219,13 @@ func both(forbid *cedar.PolicySet) *cedar.PolicySet {
 }
 
 // question puts a request into Cedar's terms.
-func question(who vom.Identity, action vom.Action, node xos.NodeID) (cedar.EntityMap, cedar.Request) {
+func question(who vom.Identity, action vom.Action, node xos.NodeID, isolation func() string) (cedar.EntityMap, cedar.Request) {
 	principal := cedar.NewEntityUID("User", cedar.String(who.Account.String()))
 	resource := cedar.NewEntityUID("Node", cedar.String(node))
+	machine := cedar.RecordMap{}
+	if isolation != nil {
+		machine["isolation"] = cedar.String(isolation())
+	}
 	var groups, roles []cedar.Value
 	for _, g := range who.Groups {
 		groups = append(groups, cedar.String(g))
@@ -229,7 +238,7 @@ func question(who vom.Identity, action vom.Action, node xos.NodeID) (cedar.Entit
 			"user": cedar.String(who.User), "vo": cedar.String(who.VO),
 			"groups": cedar.NewSet(groups...), "roles": cedar.NewSet(roles...),
 		})},
-		resource: cedar.Entity{UID: resource},
+		resource: cedar.Entity{UID: resource, Attributes: cedar.NewRecord(machine)},
 	}
 	return entities, cedar.Request{
 		Principal: principal, Resource: resource,

@@ -16,6 +16,11 @@ const (
 	forbidAll = `forbid (principal, action, resource);`
 )
 
+// demandA is a VO's that lets its jobs run at level A only.
+const demandA = permitAll + `forbid (principal, action == Action::"run", resource) unless { resource.isolation == "A" };`
+
+func level(l string) func() string { return func() string { return l } }
+
 func who(name string, groups ...xos.GroupName) vom.Identity {
 	user, vo, _ := strings.Cut(name, "@")
 	return vom.Identity{Attributes: xos.Attributes{Account: xos.Account{User: xos.UserID(user), VO: xos.VOName(vo)},
@@ -57,6 +62,11 @@ func TestDecisions(t *testing.T) {
 		{"the site forbids one action", vops.Site{VOs: all.VOs, Policy: `forbid (principal, action == Action::"run", resource);`}, map[xos.VOName]string{"physics": ""}, who("alice@physics"), vom.ActionLogin, true, "", ""},
 		{"banned account", vops.Site{VOs: all.VOs, Banned: []string{"alice@physics"}}, map[xos.VOName]string{"physics": permitAll}, who("alice@physics"), vom.ActionLogin, false, "site/banned", "banned"},
 		{"banned user", vops.Site{VOs: all.VOs, Banned: []string{"alice"}}, map[xos.VOName]string{"physics": permitAll}, who("alice@physics"), vom.ActionLogin, false, "site/banned", ""},
+		{"the level that is demanded", vops.Site{VOs: all.VOs, Isolation: level("A")}, map[xos.VOName]string{"physics": demandA}, who("alice@physics"), vom.ActionRun, true, "", ""},
+		{"another level", vops.Site{VOs: all.VOs, Isolation: level("C")}, map[xos.VOName]string{"physics": demandA}, who("alice@physics"), vom.ActionRun, false, "vo/physics/policy1", "forbids"},
+		{"another level, and a login", vops.Site{VOs: all.VOs, Isolation: level("C")}, map[xos.VOName]string{"physics": demandA}, who("alice@physics"), vom.ActionLogin, true, "", ""},
+		{"a machine that tells no level", all, map[xos.VOName]string{"physics": demandA}, who("alice@physics"), vom.ActionRun, false, "vo/policy", "cannot be evaluated"},
+		{"the site demands a level", vops.Site{VOs: all.VOs, Isolation: level("none"), Policy: `forbid (principal, action, resource) when { resource.isolation == "none" };`}, map[xos.VOName]string{"physics": ""}, who("alice@physics"), vom.ActionLogin, false, "site/policy0", "owner"},
 		{"banned elsewhere", vops.Site{VOs: all.VOs, Banned: []string{"alice@chemistry", "alic"}}, map[xos.VOName]string{"physics": permitAll}, who("alice@physics"), vom.ActionLogin, true, "", ""},
 		{"another VO's permission", all, map[xos.VOName]string{"physics": forbidAll, "chemistry": permitAll}, who("alice@physics"), vom.ActionLogin, false, "", "VO physics forbids"},
 		{"another VO's permission by name", all, map[xos.VOName]string{"physics": " ", "chemistry": `permit (principal == User::"alice@physics", action, resource);`}, who("alice@physics"), vom.ActionLogin, false, "", "no policy"},
