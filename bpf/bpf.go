@@ -9,4 +9,4 @@
 package bpf
 
 //go:generate go run github.com/cilium/ebpf/cmd/bpf2go -tags linux -target amd64,arm64 -cc clang-14 -strip llvm-strip-14 -cflags "-O2 -g -Wall -Wextra -Werror -I/usr/include/x86_64-linux-gnu" Vonet vonet.c
-//go:generate go run github.com/cilium/ebpf/cmd/bpf2go -tags linux -target amd64,arm64 -cc clang-14 -strip llvm-strip-14 -type xos_policy -type xos_cgroup -type xos_denial -type xos_probe -type xos_hook -type xos_aim -type xos_surface -cflags "-O2 -g -Wall -Wextra -Werror -Wno-unused-parameter -I/usr/include/x86_64-linux-gnu" Lsm lsm.c
+//go:generate go run github.com/cilium/ebpf/cmd/bpf2go -tags linux -target amd64,arm64 -cc clang-14 -strip llvm-strip-14 -type xos_policy -type xos_cgroup -type xos_denial -type xos_tally -type xos_probe -type xos_hook -type xos_aim -type xos_surface -cflags "-O2 -g -Wall -Wextra -Werror -Wno-unused-parameter -I/usr/include/x86_64-linux-gnu" Lsm lsm.c

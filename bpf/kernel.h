@@ -31,9 +31,14 @@ struct cred {
 	kuid_t uid;
 };
 
+struct mm_struct {
+	struct file *exe_file;
+};
+
 struct task_struct {
 	int pid;
 	int tgid;
+	struct mm_struct *mm;
 	struct css_set *cgroups;
 	const struct cred *real_cred;
 };

@@ -61,6 +61,15 @@ struct {
 	__type(value, __u64);
 } lsm_counts SEC(".maps");
 
+/* VO number -> what its processes were refused. The loader makes the entries. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 65536);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, __u32);
+	__type(value, struct xos_tally);
+} lsm_tallies SEC(".maps");
+
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
 	__uint(max_entries, 1 << 18);
@@ -145,9 +154,14 @@ static __always_inline void count(__u32 what)
 /* tell records a denial that is decided already. */
 static __noinline int tell(__u32 hook, __u32 vo, __u32 object_vo, struct xos_object *o)
 {
+	struct task_struct *self = (void *)bpf_get_current_task();
+	struct xos_tally *t = bpf_map_lookup_elem(&lsm_tallies, &vo);
 	struct xos_denial *d;
+	struct inode *exe;
 
 	count(hook);
+	if (t && hook < XOS_HOOKS)
+		__sync_fetch_and_add(&t->denied[hook], 1);
 	d = bpf_ringbuf_reserve(&denials, sizeof(*d), 0);
 	if (!d) {
 		count(XOS_LOST);
@@ -163,7 +177,10 @@ static __noinline int tell(__u32 hook, __u32 vo, __u32 object_vo, struct xos_obj
 	d->uid = bpf_get_current_uid_gid();
 	d->pid = bpf_get_current_pid_tgid() >> 32;
 	d->hook = hook;
-	d->pad = 0;
+	d->cgroup = bpf_get_current_ancestor_cgroup_id(XOS_VO_LEVEL + 1);
+	exe = BPF_CORE_READ(self, mm, exe_file, f_inode);
+	d->exe_inode = BPF_CORE_READ(exe, i_ino);
+	d->exe_dev = BPF_CORE_READ(exe, i_sb, s_dev);
 	bpf_get_current_comm(d->comm, sizeof(d->comm));
 	bpf_ringbuf_submit(d, 0);
 	return 0;

@@ -15,6 +15,7 @@ char LICENSE[] SEC("license") = "GPL";
 const struct xos_denial *told __attribute__((unused));
 const struct xos_cgroup *whose __attribute__((unused));
 const struct xos_policy *kept __attribute__((unused));
+const struct xos_tally *tally __attribute__((unused));
 const enum xos_hook *hook __attribute__((unused));
 const enum xos_aim *aim __attribute__((unused));
 const enum xos_surface *surface __attribute__((unused));

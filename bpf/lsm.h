@@ -110,13 +110,20 @@ struct xos_object {
 struct xos_denial {
 	__u64 when; /* CLOCK_BOOTTIME, ns */
 	struct xos_object object;
+	__u64 cgroup;     /* id of the one below the VO's: a job's, or a login's */
+	__u64 exe_inode;  /* of what the process executes */
+	__u32 exe_dev;
 	__u32 object_vo;
 	__u32 vo;
 	__u32 uid;
 	__u32 pid;
 	__u32 hook;
 	char comm[16];
-	__u32 pad;
+};
+
+/* What one VO's processes were refused, by each hook. */
+struct xos_tally {
+	__u64 denied[XOS_HOOKS];
 };
 
 #endif

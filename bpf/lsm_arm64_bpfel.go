@@ -43,13 +43,15 @@ type LsmXosDenial struct {
 		Dev uint32
 		Uid uint32
 	}
+	Cgroup   uint64
+	ExeInode uint64
+	ExeDev   uint32
 	ObjectVo uint32
 	Vo       uint32
 	Uid      uint32
 	Pid      uint32
 	Hook     uint32
 	Comm     [16]int8
-	Pad      uint32
 }
 
 type LsmXosHook uint32
@@ -111,6 +113,11 @@ const (
 	LsmXosSurfaceXOS_SURFACE_USERNS LsmXosSurface = 2
 )
 
+type LsmXosTally struct {
+	_      structs.HostLayout
+	Denied [32]uint64
+}
+
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
@@ -118,6 +125,7 @@ const (
 	LsmMapDenials               = "denials"
 	LsmMapLsmCounts             = "lsm_counts"
 	LsmMapLsmProbe              = "lsm_probe"
+	LsmMapLsmTallies            = "lsm_tallies"
 	LsmMapPolicies              = "policies"
 	LsmMapVoOfCgroup            = "vo_of_cgroup"
 	LsmMapVoOfUid               = "vo_of_uid"
@@ -156,6 +164,7 @@ const (
 	LsmVarHook                  = "hook"
 	LsmVarKept                  = "kept"
 	LsmVarSurface               = "surface"
+	LsmVarTally                 = "tally"
 	LsmVarTold                  = "told"
 	LsmVarWhose                 = "whose"
 )
@@ -242,6 +251,7 @@ type LsmMapSpecs struct {
 	Denials    *ebpf.MapSpec `ebpf:"denials"`
 	LsmCounts  *ebpf.MapSpec `ebpf:"lsm_counts"`
 	LsmProbe   *ebpf.MapSpec `ebpf:"lsm_probe"`
+	LsmTallies *ebpf.MapSpec `ebpf:"lsm_tallies"`
 	Policies   *ebpf.MapSpec `ebpf:"policies"`
 	VoOfCgroup *ebpf.MapSpec `ebpf:"vo_of_cgroup"`
 	VoOfUid    *ebpf.MapSpec `ebpf:"vo_of_uid"`
@@ -255,6 +265,7 @@ type LsmVariableSpecs struct {
 	Hook    *ebpf.VariableSpec `ebpf:"hook"`
 	Kept    *ebpf.VariableSpec `ebpf:"kept"`
 	Surface *ebpf.VariableSpec `ebpf:"surface"`
+	Tally   *ebpf.VariableSpec `ebpf:"tally"`
 	Told    *ebpf.VariableSpec `ebpf:"told"`
 	Whose   *ebpf.VariableSpec `ebpf:"whose"`
 }
@@ -282,6 +293,7 @@ type LsmMaps struct {
 	Denials    *ebpf.Map `ebpf:"denials"`
 	LsmCounts  *ebpf.Map `ebpf:"lsm_counts"`
 	LsmProbe   *ebpf.Map `ebpf:"lsm_probe"`
+	LsmTallies *ebpf.Map `ebpf:"lsm_tallies"`
 	Policies   *ebpf.Map `ebpf:"policies"`
 	VoOfCgroup *ebpf.Map `ebpf:"vo_of_cgroup"`
 	VoOfUid    *ebpf.Map `ebpf:"vo_of_uid"`
@@ -292,6 +304,7 @@ func (m *LsmMaps) Close() error {
 		m.Denials,
 		m.LsmCounts,
 		m.LsmProbe,
+		m.LsmTallies,
 		m.Policies,
 		m.VoOfCgroup,
 		m.VoOfUid,
@@ -306,6 +319,7 @@ type LsmVariables struct {
 	Hook    *ebpf.Variable `ebpf:"hook"`
 	Kept    *ebpf.Variable `ebpf:"kept"`
 	Surface *ebpf.Variable `ebpf:"surface"`
+	Tally   *ebpf.Variable `ebpf:"tally"`
 	Told    *ebpf.Variable `ebpf:"told"`
 	Whose   *ebpf.Variable `ebpf:"whose"`
 }

@@ -5,6 +5,7 @@
 #define BPF_FS_MAGIC 0xcafe4a11
 #define CGROUP2_SUPER_MAGIC 0x63677270
 #define O_ACCMODE 3
+#define MAY_WRITE 2
 
 static __always_inline int judge_inode(__u32 hook, __u32 aim, struct inode *inode)
 {
@@ -34,7 +35,8 @@ static __always_inline int refuse_guard(__u32 hook, struct inode *inode)
 }
 
 /* The guard's pins are nobody's to open; nor are the machine's own cgroups to
- * write, by which a process could leave its label behind. */
+ * write, by which a process could leave its label behind. clone3() into a cgroup
+ * opens nothing, and asks inode_permission only. */
 SEC("lsm/file_open")
 int BPF_PROG(xos_file_open, struct file *file, int ret)
 {
@@ -60,9 +62,11 @@ int BPF_PROG(xos_inode_permission, struct inode *inode, int mask, int ret)
 		return ret;
 	if (probed(XOS_INODE_PERMISSION))
 		return -EPERM;
-	if (!is_grid(inode->i_uid.val))
-		return 0;
-	return judge_inode(XOS_INODE_PERMISSION, XOS_AIM_FILES, inode);
+	if (is_grid(inode->i_uid.val))
+		return judge_inode(XOS_INODE_PERMISSION, XOS_AIM_FILES, inode);
+	if ((mask & MAY_WRITE) && inode->i_sb->s_magic == CGROUP2_SUPER_MAGIC)
+		return refuse_guard(XOS_INODE_PERMISSION, inode);
+	return 0;
 }
 
 SEC("lsm/inode_getattr")

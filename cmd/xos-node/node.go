@@ -166,7 +166,7 @@ func node(ctx context.Context, cfg config, keeper *trust.Keeper, log *slog.Logge
 			isolation: isolation})
 	})
 	group.Go(func() error { return watchdog(ctx, sessions) })
-	group.Go(func() error { return fence.Run(ctx, history) })
+	group.Go(func() error { return fence.Run(ctx, history, accounts.UserOf) })
 	level, _ := fence.Level()
 	log.Info("serving", "name", name, "core", cfg.Core, "isolation", level, "version", version)
 	daemon.SdNotify(false, daemon.SdNotifyReady+"\nSTATUS=serving as "+string(name))

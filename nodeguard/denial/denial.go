@@ -19,8 +19,16 @@ type Denial struct {
 	UID, PID            uint32
 	ObjectUID, Device   uint32
 	Object              uint64 // pid, inode, IPC id or serial of a key
+	Cgroup              uint64 // id of the process's, below its VO's
+	Executable          File
 	Command             string // the process's name, as it likes to be called
 	NanosecondsFromBoot uint64
+}
+
+// File is one by number, since a name can be made up.
+type File struct {
+	Device uint32 // major number, and below that 20 bits of the minor one
+	Inode  uint64
 }
 
 // Decode reads an entry of the ring buffer. It may have been written by
@@ -43,5 +51,6 @@ func Decode(b []byte) (Denial, error) {
 	comm, _, _ = bytes.Cut(comm, []byte{0})
 	return Denial{Hook: raw.Hook, VO: raw.Vo, ObjectVO: raw.ObjectVo, UID: raw.Uid, PID: raw.Pid,
 		ObjectUID: raw.Object.Uid, Device: raw.Object.Dev, Object: raw.Object.Id,
+		Cgroup: raw.Cgroup, Executable: File{raw.ExeDev, raw.ExeInode},
 		Command: string(comm), NanosecondsFromBoot: raw.When}, nil
 }

@@ -18,6 +18,7 @@ import (
 // sample is an entry as the programs write it.
 func sample(t testing.TB, hook uint32, comm string) []byte {
 	raw := bpf.LsmXosDenial{When: 5, ObjectVo: 2, Vo: 1, Uid: 7, Pid: 99, Hook: hook}
+	raw.Cgroup, raw.ExeInode, raw.ExeDev = 77, 66, 8<<20|2
 	raw.Object.Id, raw.Object.Dev, raw.Object.Uid = 1234, 8<<20|1, 8
 	for i := range min(len(comm), len(raw.Comm)) {
 		raw.Comm[i] = int8(comm[i])
@@ -35,7 +36,7 @@ func TestDecode(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := denial.Denial{Hook: uint32(bpf.LsmXosHookXOS_FILE_OPEN), VO: 1, ObjectVO: 2, UID: 7, PID: 99, ObjectUID: 8, Device: 8<<20 | 1, Object: 1234,
-		Command: "sixteen-and-more", NanosecondsFromBoot: 5}
+		Cgroup: 77, Executable: denial.File{Device: 8<<20 | 2, Inode: 66}, Command: "sixteen-and-more", NanosecondsFromBoot: 5}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}
@@ -89,9 +90,16 @@ func (names) Account(uid uint32) (xos.Account, bool) {
 
 func (names) Hook(uint32) (name, aim string) { return "task_kill", "signals" }
 
-func (names) Executable(pid uint32) string {
-	if pid == 99 {
+func (names) Executable(pid uint32, f denial.File) string {
+	if pid == 99 && f.Inode == 66 {
 		return "/usr/bin/kill"
+	}
+	return ""
+}
+
+func (names) Job(cgroup uint64) xos.JobID {
+	if cgroup == 77 {
+		return "core-7f3a"
 	}
 	return ""
 }
@@ -99,7 +107,8 @@ func (names) Executable(pid uint32) string {
 func TestWindowTellsEachOnceAndCountsTheRest(t *testing.T) {
 	var l log
 	w := denial.NewWindow(&l, names{}, 3)
-	d := denial.Denial{Hook: 1, VO: 1, ObjectVO: 2, UID: 7, PID: 99, ObjectUID: 8, Object: 4711, Command: "kill"}
+	d := denial.Denial{Hook: 1, VO: 1, ObjectVO: 2, UID: 7, PID: 99, ObjectUID: 8, Object: 4711, Command: "kill",
+		Cgroup: 77, Executable: denial.File{Device: 8<<20 | 2, Inode: 66}}
 	for range 10 {
 		if err := w.Add(t.Context(), d); err != nil {
 			t.Fatal(err)
@@ -110,7 +119,7 @@ func TestWindowTellsEachOnceAndCountsTheRest(t *testing.T) {
 	}
 	want := audit.Record{Actor: "carol@chemistry", Action: "isolation.signals", Subject: "process 4711 of alice@physics", VO: "chemistry", User: "carol",
 		Reason: "the kernel's check task_kill keeps VOs apart",
-		Detail: map[string]string{"rule": "task_kill", "pid": "99", "command": "kill", "executable": "/usr/bin/kill"}}
+		Detail: map[string]string{"rule": "task_kill", "pid": "99", "command": "kill", "executable": "/usr/bin/kill", "job": "core-7f3a"}}
 	if diff := cmp.Diff(want, l.records[0]); diff != "" {
 		t.Error(diff)
 	}
@@ -121,9 +130,13 @@ func TestWindowTellsEachOnceAndCountsTheRest(t *testing.T) {
 	if diff := cmp.Diff(want, l.records[1]); diff != "" || len(l.records) != 2 {
 		t.Errorf("%d records; %s", len(l.records), diff)
 	}
-	// The next window knows nothing of it.
+	// What runs something else by now is told by number.
+	d.Executable.Inode, d.Cgroup = 67, 1
 	if err := w.Add(t.Context(), d); err != nil || len(l.records) != 3 {
-		t.Errorf("in the next window there are %d records (%v)", len(l.records), err)
+		t.Fatalf("in the next window there are %d records (%v)", len(l.records), err)
+	}
+	if detail := l.records[2].Detail; detail["executable"] != "file 8:2 inode 67" || detail["job"] != "" {
+		t.Errorf("without names: %v", detail)
 	}
 }
 
@@ -148,10 +161,10 @@ func TestWindowIsBounded(t *testing.T) {
 	for _, r := range l.records {
 		switch {
 		case r.Detail["unnamed"] != "":
-			told += number(t, r.Detail["unnamed"])
-			lost += number(t, r.Detail["lost"])
+			told += count(t, r.Detail["unnamed"])
+			lost += count(t, r.Detail["lost"])
 		case r.Detail["repeated"] != "":
-			told += number(t, r.Detail["repeated"])
+			told += count(t, r.Detail["repeated"])
 		default:
 			told++
 		}
@@ -161,7 +174,7 @@ func TestWindowIsBounded(t *testing.T) {
 	}
 }
 
-func number(t *testing.T, text string) uint64 {
+func count(t *testing.T, text string) uint64 {
 	t.Helper()
 	n, err := strconv.ParseUint(text, 10, 64)
 	if err != nil {

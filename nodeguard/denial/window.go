@@ -23,8 +23,11 @@ type Names interface {
 	Account(uid uint32) (xos.Account, bool)
 	// Hook gives a hook's name and aim.
 	Hook(id uint32) (name, aim string)
-	// Executable is what a process runs, or "" if it is gone.
-	Executable(pid uint32) string
+	// Executable is the path of a file that a process runs, or "" if that has
+	// gone or runs another by now.
+	Executable(pid uint32, file File) string
+	// Job is that of a cgroup, or "".
+	Job(cgroup uint64) xos.JobID
 }
 
 // Bounds of one window. What is beyond is counted, not named.
@@ -120,8 +123,13 @@ func (w *Window) record(d Denial, count uint64) audit.Record {
 	if a, ok := w.names.Account(d.UID); ok {
 		r.Actor, r.User = a.String(), a.User
 	}
-	if exe := w.names.Executable(d.PID); exe != "" {
+	if exe := w.names.Executable(d.PID, d.Executable); exe != "" {
 		r.Detail["executable"] = exe
+	} else if d.Executable.Inode != 0 {
+		r.Detail["executable"] = number(d.Executable.Device, d.Executable.Inode)
+	}
+	if job := w.names.Job(d.Cgroup); job != "" {
+		r.Detail["job"] = string(job)
 	}
 	if count > 0 {
 		r.Detail["repeated"] = strconv.FormatUint(count, 10)
@@ -137,7 +145,7 @@ func (w *Window) object(d Denial) string {
 	case "signals", "debug", "scheduling":
 		b.WriteString("process " + strconv.FormatUint(d.Object, 10))
 	case "files", "exec", "guard":
-		b.WriteString("file " + decimal(d.Device>>20) + ":" + decimal(d.Device&(1<<20-1)) + " inode " + strconv.FormatUint(d.Object, 10))
+		b.WriteString(number(d.Device, d.Object))
 	case "sockets":
 		b.WriteString("unix socket")
 	case "ipc":
@@ -156,6 +164,11 @@ func (w *Window) object(d Denial) string {
 		}
 	}
 	return b.String()
+}
+
+// number names a file by its numbers.
+func number(device uint32, inode uint64) string {
+	return "file " + decimal(device>>20) + ":" + decimal(device&(1<<20-1)) + " inode " + strconv.FormatUint(inode, 10)
 }
 
 func decimal(n uint32) string { return strconv.FormatUint(uint64(n), 10) }

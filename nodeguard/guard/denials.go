@@ -3,26 +3,34 @@ package guard
 import (
 	"context"
 	"errors"
+	"log/slog"
+	"maps"
 	"os"
+	"slices"
 	"strconv"
 	"time"
 
 	"github.com/cilium/ebpf/ringbuf"
+	"golang.org/x/sys/unix"
 
 	"github.com/xtreemos/xos"
 	"github.com/xtreemos/xos/bpf"
+	"github.com/xtreemos/xos/infra/audit"
 	"github.com/xtreemos/xos/nodeguard/denial"
 )
 
 // Recorder is a log of decisions: *audit.Log.
 type Recorder = denial.Recorder
 
+// AccountOf names whose a uid is, where somebody has it.
+type AccountOf func(uid uint32) (xos.Account, bool)
+
 // window is how long repetitions of a denial are gathered.
 const window = 5 * time.Second
 
 // recordDenials writes what the programs refused into history. A refusal never
 // waits for it: what the ring buffer had no room for is counted there.
-func (g *Guard) recordDenials(ctx context.Context, history Recorder) error {
+func (g *Guard) recordDenials(ctx context.Context, history Recorder, accountOf AccountOf) error {
 	r, err := ringbuf.NewReader(g.lsm.maps[bpf.LsmMapDenials])
 	if err != nil {
 		return xos.Errorf(xos.Internal, "reading the LSM programs' refusals: %w", err)
@@ -34,7 +42,7 @@ func (g *Guard) recordDenials(ctx context.Context, history Recorder) error {
 	if err != nil {
 		return err
 	}
-	w := denial.NewWindow(history, words{g.labels}, lost)
+	w := denial.NewWindow(journal{history, g.log}, words{g.labels, accountOf}, lost)
 	end := time.Now().Add(window)
 	for {
 		r.SetDeadline(end)
@@ -76,12 +84,35 @@ func (l *lsm) count(what uint32) (n uint64, err error) {
 	return n, nil
 }
 
+// journal tells the system's journal too what is in the log of decisions.
+type journal struct {
+	history Recorder
+	log     *slog.Logger
+}
+
+func (j journal) Append(ctx context.Context, r audit.Record) error {
+	args := []any{"action", r.Action, "actor", r.Actor, "vo", r.VO, "subject", r.Subject, "reason", r.Reason}
+	for _, key := range slices.Sorted(maps.Keys(r.Detail)) {
+		args = append(args, key, r.Detail[key])
+	}
+	j.log.Warn("the kernel refused", args...)
+	return j.history.Append(ctx, r)
+}
+
 // words is what numbers in a denial mean on this machine.
-type words struct{ labels *labels }
+type words struct {
+	labels    *labels
+	accountOf AccountOf
+}
 
-func (w words) VO(num uint32) xos.VOName { return w.labels.vo(num) }
+func (w words) VO(num uint32) xos.VOName { return w.labels.names.vo(num) }
 
-func (w words) Account(uid uint32) (xos.Account, bool) { return w.labels.account(uid) }
+func (w words) Account(uid uint32) (xos.Account, bool) {
+	if a, ok := w.labels.account(uid); ok || w.accountOf == nil {
+		return a, ok
+	}
+	return w.accountOf(uid)
+}
 
 func (w words) Hook(id uint32) (name, aim string) {
 	for _, h := range hooks {
@@ -92,10 +123,17 @@ func (w words) Hook(id uint32) (name, aim string) {
 	return "?", "?"
 }
 
-func (w words) Executable(pid uint32) string {
-	exe, err := os.Readlink("/proc/" + strconv.FormatUint(uint64(pid), 10) + "/exe")
+func (w words) Executable(pid uint32, file denial.File) string {
+	path := "/proc/" + strconv.FormatUint(uint64(pid), 10) + "/exe"
+	exe, err := os.Readlink(path)
 	if err != nil {
+		return ""
+	}
+	var st unix.Stat_t
+	if unix.Stat(path, &st) != nil || st.Ino != file.Inode || unix.Major(st.Dev) != file.Device>>20 || unix.Minor(st.Dev) != file.Device&(1<<20-1) {
 		return ""
 	}
 	return exe
 }
+
+func (w words) Job(cgroup uint64) xos.JobID { return w.labels.jobOf(cgroup) }

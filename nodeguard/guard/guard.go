@@ -108,27 +108,38 @@ func New(cfg Config, log *slog.Logger) (*Guard, error) {
 	taken := whole(cfg.PinDir)
 	g.network, err = loadNetwork(filepath.Join(root, cfg.NetworkCgroup), cfg.PinDir)
 	if err == nil {
+		g.labels, err = newLabels(g.network, root, cfg.Subtree, cfg.PinDir)
+	}
+	if err == nil {
 		err = g.network.fire()
 	}
 	g.note("network", err)
-	if g.network != nil {
-		g.labels = newLabels(g.network.objs.VoOfUid, root, cfg.Subtree)
+	if g.labels != nil {
 		g.startLSM(cfg.PinDir, taken)
 	}
 	g.level = conclude(g.features)
 	return g, nil
 }
 
-// startLSM puts the LSM programs in force, and labels the cgroups that are there.
+// startLSM labels the cgroups that are there, and puts the LSM programs in force.
 func (g *Guard) startLSM(pinDir string, taken bool) {
-	var err error
-	if g.lsm, err = loadLSM(g.network.objs.VoOfUid, pinDir, taken); err != nil {
-		g.lsm = nil
+	l, err := newLSM(g.labels.uids, pinDir)
+	if err != nil {
 		g.note("lsm", err)
 		return
 	}
-	g.note("lsm", g.labels.useCgroups(g.lsm.maps[bpf.LsmMapVoOfCgroup]))
-	g.features = append(g.features, g.lsm.probe()...)
+	// The programs of a predecessor may go when these come: these must know by
+	// then what those knew.
+	labelled := g.labels.useMaps(l.maps[bpf.LsmMapVoOfCgroup], l.maps[bpf.LsmMapLsmTallies])
+	if err := l.start(taken); err != nil {
+		g.labels.useNone()
+		l.close()
+		g.note("lsm", err)
+		return
+	}
+	g.lsm = l
+	g.note("lsm", labelled)
+	g.features = append(g.features, l.probe()...)
 }
 
 // Login implements nodeguard.Guard: from now on the uid's sockets are its VO's,
@@ -140,7 +151,7 @@ func (g *Guard) Login(ctx context.Context, a xos.Account, uid uint32) error {
 	if err := g.logins.bound(ctx, uid); err != nil {
 		return err
 	}
-	if g.network == nil {
+	if g.labels == nil {
 		return nil // Level says so; a policy may demand more
 	}
 	return g.labels.user(uid, a)
@@ -150,7 +161,7 @@ func (g *Guard) Login(ctx context.Context, a xos.Account, uid uint32) error {
 func (g *Guard) JobCgroup(_ context.Context, a xos.Account, job xos.JobID) (string, error) {
 	path, err := g.cgroups.make(a.VO, job)
 	if err == nil && g.labels != nil {
-		err = g.labels.cgroup(filepath.Dir(path), a.VO)
+		err = g.labels.job(path, a.VO, job)
 	}
 	return path, err
 }
@@ -171,6 +182,9 @@ func (g *Guard) Close() error {
 	var errs []error
 	if g.lsm != nil {
 		errs = append(errs, g.lsm.close())
+	}
+	if g.labels != nil {
+		errs = append(errs, g.labels.names.close())
 	}
 	if g.network != nil {
 		errs = append(errs, g.network.close())

@@ -2,7 +2,6 @@ package guard
 
 import (
 	"errors"
-	"hash/fnv"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -23,35 +22,48 @@ import (
 type labels struct {
 	root, subtree string // of the VOs' cgroups
 	uids          *ebpf.Map
+	names         names
 
 	mu       sync.Mutex
 	cgroups  *ebpf.Map             // nil without LSM programs
-	vos      map[uint32]xos.VOName // those labelled by this process, by number
+	tallies  *ebpf.Map             // the same
+	vos      map[xos.VOName]uint32 // those labelled by this process
 	accounts map[uint32]xos.Account
-	slices   map[string]uint64 // labelled cgroups of logins, with their ids
+	slices   map[string]uint64   // labelled cgroups of logins, with their ids
+	jobs     map[uint64]jobLabel // by the id of its cgroup
 }
 
-func newLabels(uids *ebpf.Map, root, subtree string) *labels {
-	return &labels{root: root, subtree: subtree, uids: uids, vos: map[uint32]xos.VOName{}, accounts: map[uint32]xos.Account{}, slices: map[string]uint64{}}
+// jobLabel says whose job a cgroup is.
+type jobLabel struct {
+	job xos.JobID
+	dir string
 }
 
-// number gives a VO its label: a 32-bit hash of its name, so that it needs no
-// table that must survive. Two of a machine's VOs with one number would be one
-// VO to the programs, so known refuses the second. The numbers that mean
-// "nobody's" are no VO's.
-func number(vo xos.VOName) uint32 {
-	h := fnv.New32a()
-	h.Write([]byte(vo))
-	return min(max(h.Sum32(), 1), 1<<32-2)
-}
-
-// known gives a VO's number, and remembers whose it is. l.mu is held.
-func (l *labels) known(vo xos.VOName) (uint32, error) {
-	num := number(vo)
-	if other, ok := l.vos[num]; ok && other != vo {
-		return 0, xos.Errorf(xos.Conflict, "the BPF programs cannot tell VO %s from VO %s", vo, other).WithHint("rename one of them")
+func newLabels(n *network, root, subtree, pinDir string) (*labels, error) {
+	names, err := openNames(pinDir, n.pinned)
+	if err != nil {
+		return nil, err
 	}
-	l.vos[num] = vo
+	return &labels{root: root, subtree: subtree, uids: n.objs.VoOfUid, names: names, vos: map[xos.VOName]uint32{}, accounts: map[uint32]xos.Account{},
+		slices: map[string]uint64{}, jobs: map[uint64]jobLabel{}}, nil
+}
+
+// known gives a VO's number, and makes place to count what it is refused. l.mu
+// is held.
+func (l *labels) known(vo xos.VOName) (uint32, error) {
+	if num, ok := l.vos[vo]; ok {
+		return num, nil
+	}
+	num, err := l.names.number(vo)
+	if err != nil {
+		return 0, err
+	}
+	if l.tallies != nil {
+		if err := l.tallies.Update(num, bpf.LsmXosTally{}, ebpf.UpdateNoExist); err != nil && !errors.Is(err, ebpf.ErrKeyExist) {
+			return 0, xos.Errorf(xos.Unavailable, "making a count for VO %s: %w", vo, err)
+		}
+	}
+	l.vos[vo] = num
 	return num, nil
 }
 
@@ -70,28 +82,68 @@ func (l *labels) user(uid uint32, a xos.Account) error {
 	return l.slice(filepath.Join(l.slicesDir(), "user-"+strconv.FormatUint(uint64(uid), 10)+".slice"))
 }
 
-// cgroup labels the cgroup of a VO's jobs, which path names from the root.
-func (l *labels) cgroup(path string, vo xos.VOName) error {
+// job labels the cgroup of a VO's jobs, above that of the job, which path names
+// from the root.
+func (l *labels) job(path string, vo xos.VOName, job xos.JobID) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	num, err := l.known(vo)
 	if err != nil || l.cgroups == nil {
 		return err
 	}
-	_, err = l.put(filepath.Join(l.root, path), bpf.LsmXosCgroup{Vo: num})
+	dir := filepath.Join(l.root, path)
+	if _, err = l.put(filepath.Dir(dir), bpf.LsmXosCgroup{Vo: num}); err == nil {
+		err = l.remember(dir, job)
+	}
 	return err
 }
 
-// useCgroups starts to label cgroups, with those that are there.
-func (l *labels) useCgroups(m *ebpf.Map) error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.cgroups = m
-	dirs, err := filepath.Glob(filepath.Join(l.root, l.subtree, "vo-*"))
+// manyJobs is how many cgroups of jobs are known by number before those that
+// are gone are forgotten.
+const manyJobs = 4096
+
+// remember keeps a job's name, for what is told of it. l.mu is held.
+func (l *labels) remember(dir string, job xos.JobID) error {
+	id, err := cgroupID(dir)
 	if err != nil {
 		return err
 	}
+	if len(l.jobs) >= manyJobs {
+		for old, j := range l.jobs {
+			if now, err := cgroupID(j.dir); err != nil || now != old {
+				delete(l.jobs, old)
+			}
+		}
+	}
+	l.jobs[id] = jobLabel{job, dir}
+	return nil
+}
+
+// useMaps starts to label cgroups, with those that are there, and to count for
+// each VO.
+func (l *labels) useMaps(cgroups, tallies *ebpf.Map) error {
+	l.mu.Lock()
+	l.cgroups, l.tallies = cgroups, tallies
+	clear(l.vos)
+	l.mu.Unlock()
+	return l.relabel()
+}
+
+// useNone ends that: this kernel has no programs that would heed it.
+func (l *labels) useNone() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.cgroups, l.tallies = nil, nil
+}
+
+// relabel labels all cgroups that are there, and forgets those that are not.
+func (l *labels) relabel() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	present := map[uint64]bool{}
 	var errs []error
+	dirs, err := filepath.Glob(filepath.Join(l.root, l.subtree, "vo-*"))
+	errs = append(errs, err)
 	for _, dir := range dirs {
 		vo := xos.VOName(strings.TrimPrefix(filepath.Base(dir), "vo-"))
 		if !xos.ValidName(string(vo)) {
@@ -99,16 +151,55 @@ func (l *labels) useCgroups(m *ebpf.Map) error {
 		}
 		num, err := l.known(vo)
 		if err == nil {
-			_, err = l.put(dir, bpf.LsmXosCgroup{Vo: num})
+			var id uint64
+			id, err = l.put(dir, bpf.LsmXosCgroup{Vo: num})
+			present[id] = true
 		}
-		errs = append(errs, err)
+		if !errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, err)
+		}
+		jobs, _ := filepath.Glob(filepath.Join(dir, "job-*"))
+		for _, dir := range jobs {
+			if err := l.remember(dir, xos.JobID(strings.TrimPrefix(filepath.Base(dir), "job-"))); !errors.Is(err, fs.ErrNotExist) {
+				errs = append(errs, err)
+			}
+		}
 	}
+	clear(l.slices)
 	dirs, err = filepath.Glob(filepath.Join(l.slicesDir(), "user-*.slice"))
 	errs = append(errs, err)
 	for _, dir := range dirs {
 		errs = append(errs, l.slice(dir))
 	}
+	for _, id := range l.slices {
+		present[id] = true
+	}
+	if errors.Join(errs...) == nil {
+		errs = append(errs, l.forget(present))
+	}
 	return errors.Join(errs...)
+}
+
+// forget takes away the labels of cgroups that are not present. l.mu is held.
+func (l *labels) forget(present map[uint64]bool) error {
+	var gone []uint64
+	var id uint64
+	var whose bpf.LsmXosCgroup
+	all := l.cgroups.Iterate()
+	for all.Next(&id, &whose) {
+		if !present[id] {
+			gone = append(gone, id)
+		}
+	}
+	if err := all.Err(); err != nil {
+		return xos.Errorf(xos.Unavailable, "listing labelled cgroups: %w", err)
+	}
+	for _, id := range gone {
+		if err := l.cgroups.Delete(id); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+			return xos.Errorf(xos.Unavailable, "forgetting a cgroup: %w", err)
+		}
+	}
+	return nil
 }
 
 // slicesDir is where systemd makes the cgroups of users' logins.
@@ -137,15 +228,22 @@ func (l *labels) slice(dir string) error {
 	return err
 }
 
-// put labels a directory of the cgroup file system, whose inode number is the
-// cgroup's id: never given twice.
+// put labels a directory of the cgroup file system.
 func (l *labels) put(dir string, whose bpf.LsmXosCgroup) (id uint64, err error) {
+	if id, err = cgroupID(dir); err != nil {
+		return 0, err
+	}
+	if err := l.cgroups.Put(id, whose); err != nil {
+		return 0, xos.Errorf(xos.Unavailable, "labelling cgroup %s: %w", dir, err)
+	}
+	return id, nil
+}
+
+// cgroupID is a cgroup's number, its directory's inode's: never given twice.
+func cgroupID(dir string) (uint64, error) {
 	var st unix.Stat_t
 	if err := unix.Stat(dir, &st); err != nil {
 		return 0, &os.PathError{Op: "stat", Path: dir, Err: err}
-	}
-	if err := l.cgroups.Put(st.Ino, whose); err != nil {
-		return 0, xos.Errorf(xos.Unavailable, "labelling cgroup %s: %w", dir, err)
 	}
 	return st.Ino, nil
 }
@@ -167,17 +265,18 @@ func (l *labels) gone(name string) {
 	}
 }
 
-// vo and account name what a program told by number: "" and false for those
-// that this process never labelled.
-func (l *labels) vo(num uint32) xos.VOName {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.vos[num]
-}
-
+// account names what a program told by number: false for a uid that this
+// process never labelled.
 func (l *labels) account(uid uint32) (xos.Account, bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	a, ok := l.accounts[uid]
 	return a, ok
+}
+
+// jobOf names the job of a cgroup, "" where there is none.
+func (l *labels) jobOf(cgroup uint64) xos.JobID {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.jobs[cgroup].job
 }

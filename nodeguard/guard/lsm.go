@@ -21,6 +21,7 @@ import (
 // is named for. What one kernel has not, others have: so each is loaded by
 // itself, and stays in force even where another is missing.
 type lsm struct {
+	spec   *ebpf.CollectionSpec
 	pinDir string // "" without a bpffs
 	maps   map[string]*ebpf.Map
 	links  []link.Link      // those that no pin holds
@@ -28,34 +29,40 @@ type lsm struct {
 }
 
 // persistent are maps that a successor takes over.
-var persistent = []string{bpf.LsmMapLsmProbe, bpf.LsmMapVoOfCgroup, bpf.LsmMapPolicies, bpf.LsmMapLsmCounts, bpf.LsmMapDenials}
+var persistent = []string{bpf.LsmMapLsmProbe, bpf.LsmMapVoOfCgroup, bpf.LsmMapPolicies, bpf.LsmMapLsmCounts, bpf.LsmMapLsmTallies, bpf.LsmMapDenials}
 
-// loadLSM loads and attaches the programs, which know uids by the map of the
-// network programs; those of a predecessor that are the same go on. It fails
-// where this kernel has none of them.
-func loadLSM(uids *ebpf.Map, pinDir string, taken bool) (*lsm, error) {
+// newLSM makes the programs' maps, or takes over a predecessor's. The programs
+// know uids by the map of the network programs.
+func newLSM(uids *ebpf.Map, pinDir string) (*lsm, error) {
 	spec, err := bpf.LoadLsm()
 	if err != nil {
 		return nil, xos.Errorf(xos.Internal, "reading the LSM programs: %w", err)
 	}
-	l := &lsm{failed: map[string]error{}}
+	l := &lsm{spec: spec, failed: map[string]error{}}
 	if preparePins(pinDir) == nil {
 		l.pinDir = pinDir
 	}
-	if err := l.makeMaps(spec, uids); err != nil {
+	if err := l.makeMaps(uids); err != nil {
 		l.close()
 		return nil, err
 	}
-	mark, types := marked(spec), btf.NewCache()
+	return l, nil
+}
+
+// start loads and attaches the programs; those of a predecessor that are the
+// same go on if its maps were taken over. It fails where this kernel has none of
+// them.
+func (l *lsm) start(taken bool) error {
+	mark, types := marked(l.spec), btf.NewCache()
 	for i, h := range hooks {
 		pin := "link_lsm_" + mark + "_" + h.name
 		if l.pinDir != "" && taken && isLink(filepath.Join(l.pinDir, pin)) {
 			continue
 		}
-		err := l.enforce(spec, h.name, pin, types)
+		err := l.enforce(h.name, pin, types)
 		if err != nil && len(l.failed) == i && !errors.Is(err, ebpf.ErrNotSupported) {
-			l.close() // it will not take the others either
-			return nil, xos.Errorf(xos.NotSupported, "this kernel refuses BPF LSM programs: %w", err).
+			// It will not take the others either.
+			return xos.Errorf(xos.NotSupported, "this kernel refuses BPF LSM programs: %w", err).
 				WithHint("a kernel with CONFIG_BPF_LSM and \"bpf\" in its lsm= list has them: Debian 12 and later")
 		}
 		if err != nil {
@@ -63,7 +70,7 @@ func loadLSM(uids *ebpf.Map, pinDir string, taken bool) (*lsm, error) {
 		}
 	}
 	l.dropOthers(mark)
-	return l, nil
+	return nil
 }
 
 // whole reports whether all maps of a predecessor are there to be taken over.
@@ -115,13 +122,13 @@ func (l *lsm) dropOthers(mark string) {
 // makeMaps makes the maps, or takes over those of a predecessor. One whose
 // layout has changed is made anew: labels of uids, which nothing else can give
 // back, are not among them.
-func (l *lsm) makeMaps(spec *ebpf.CollectionSpec, uids *ebpf.Map) error {
+func (l *lsm) makeMaps(uids *ebpf.Map) error {
 	var err error
-	if l.maps, err = newMaps(spec, uids, l.pinDir); errors.Is(err, ebpf.ErrMapIncompatible) {
+	if l.maps, err = newMaps(l.spec, uids, l.pinDir); errors.Is(err, ebpf.ErrMapIncompatible) {
 		for _, name := range persistent {
 			os.Remove(filepath.Join(l.pinDir, name))
 		}
-		l.maps, err = newMaps(spec, uids, l.pinDir)
+		l.maps, err = newMaps(l.spec, uids, l.pinDir)
 	}
 	if err != nil {
 		return xos.Errorf(xos.NotSupported, "this kernel refuses the LSM programs' maps: %w", err)
@@ -158,8 +165,8 @@ func newMaps(spec *ebpf.CollectionSpec, uids *ebpf.Map, pinDir string) (map[stri
 // enforce loads one program and attaches it. Kernels cannot replace a program
 // in its place: the new one is in force before the old one goes, and both are
 // for a moment.
-func (l *lsm) enforce(spec *ebpf.CollectionSpec, hook, pin string, types *btf.Cache) error {
-	name := "xos_" + hook
+func (l *lsm) enforce(hook, pin string, types *btf.Cache) error {
+	name, spec := "xos_"+hook, l.spec
 	one := &ebpf.CollectionSpec{Maps: map[string]*ebpf.MapSpec{}, Programs: map[string]*ebpf.ProgramSpec{name: spec.Programs[name].Copy()},
 		ByteOrder: spec.ByteOrder, Types: spec.Types}
 	for name := range l.maps {

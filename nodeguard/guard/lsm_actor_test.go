@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -40,7 +41,13 @@ func leaveOpen(dir string) int {
 	p.Shm = int(id)
 	id, _, e2 := unix.Syscall(unix.SYS_MSGGET, unix.IPC_PRIVATE, unix.IPC_CREAT|0o666, 0)
 	p.Msg = int(id)
-	key, kerr := unix.AddKey("user", p.Abstract, []byte("secret"), unix.KEY_SPEC_USER_KEYRING)
+	// In a keyring of its own, so that the key is possessed, whatever keyring
+	// who starts this has; keyrings are a thread's.
+	runtime.LockOSThread()
+	key, kerr := 0, sys(unix.SYS_KEYCTL, unix.KEYCTL_JOIN_SESSION_KEYRING, 0, 0) // 0: without a name
+	if kerr == nil {
+		key, kerr = unix.AddKey("user", p.Abstract, []byte("secret"), unix.KEY_SPEC_SESSION_KEYRING)
+	}
 	if kerr == nil {
 		kerr = unix.KeyctlSetperm(key, 0x3f3f3f3f)
 	}

@@ -17,8 +17,9 @@ import (
 
 // network is the programs of bpf/vonet.c, attached to a cgroup.
 type network struct {
-	objs  bpf.VonetObjects
-	links []link.Link
+	objs   bpf.VonetObjects
+	links  []link.Link
+	pinned bool // maps and links outlive this process
 }
 
 // loadNetwork loads the programs and attaches them, or takes over the maps of
@@ -37,7 +38,7 @@ func loadNetwork(cgroup, pinDir string) (*network, error) {
 			spec.Maps[name].Pinning = ebpf.PinByName
 		}
 	}
-	n := &network{}
+	n := &network{pinned: pinned}
 	if err := spec.LoadAndAssign(&n.objs, opts); err != nil {
 		return nil, xos.Errorf(xos.NotSupported, "this kernel refuses the network programs: %w", err)
 	}

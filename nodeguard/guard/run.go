@@ -20,13 +20,14 @@ const every = time.Minute
 
 // Run keeps the labels of logins' cgroups right, fires the measures again and
 // again, and writes into the log of decisions what the LSM programs refused,
-// until ctx ends. What is in force stays in force without it.
-func (g *Guard) Run(ctx context.Context, history Recorder) error {
+// until ctx ends. What is in force stays in force without it. accountOf names
+// those who logged in before this process came; nil knows none.
+func (g *Guard) Run(ctx context.Context, history Recorder, accountOf AccountOf) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return g.recheck(ctx, every) })
 	if g.lsm != nil {
 		group.Go(func() error { return g.watchSlices(ctx) })
-		group.Go(func() error { return g.recordDenials(ctx, history) })
+		group.Go(func() error { return g.recordDenials(ctx, history, accountOf) })
 	}
 	return group.Wait()
 }
@@ -95,7 +96,7 @@ func (g *Guard) sliceEvent(mask uint32, name string) {
 
 // relabel labels all cgroups that are there.
 func (g *Guard) relabel() {
-	if err := g.labels.useCgroups(g.labels.cgroups); err != nil {
+	if err := g.labels.relabel(); err != nil {
 		g.log.Warn("not all cgroups could be labelled", "error", err)
 	}
 }

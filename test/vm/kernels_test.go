@@ -18,6 +18,7 @@ func TestRootKernels(t *testing.T) {
 		}
 		t.Run(string(kernel), func(t *testing.T) {
 			s := start(t, kernel)
+			t.Run("guard", s.sub(guards))
 			t.Run("ceilings", s.sub(ceilingsAreSet))
 			t.Run("starvation", s.sub(nobodyStarves))
 			t.Run("apart", s.sub(apart))
@@ -28,6 +29,20 @@ func TestRootKernels(t *testing.T) {
 // sub makes a part of the test of a function of the stage.
 func (s *stage) sub(f func(s *stage)) func(t *testing.T) {
 	return func(t *testing.T) { f(&stage{s.Machine, t, t.Context()}) }
+}
+
+// guards runs the guard's own tests of its LSM programs, which this kernel must
+// have, beside the guard that is in force.
+func guards(s *stage) {
+	s.program("guard.test", "../../nodeguard/guard", true)
+	var said strings.Builder
+	exit, err := s.Do(s.ctx, wire.Spec{
+		Argv: []string{"/bin/sh", "-c", "cd /root && XOS_NEED_ALL=1 XOS_LSM=1 exec guard.test -test.v -test.run=LSM -test.timeout=8m"},
+	}, vm.Streams{Stdout: &said, Stderr: &said})
+	s.t.Log(said.String())
+	if err != nil || exit.Code != 0 {
+		s.t.Errorf("status %d (%v)", exit.Code, err)
+	}
 }
 
 // apart runs the checklist of isolation inside, and holds what the guard says
