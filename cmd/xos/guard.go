@@ -3,10 +3,16 @@ package main
 import (
 	"fmt"
 	"io"
+	"maps"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
 
 	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
 
+	"github.com/xtreemos/xos"
 	xosv1 "github.com/xtreemos/xos/api/xos/v1"
 	"github.com/xtreemos/xos/api/xos/v1/xosv1connect"
 	"github.com/xtreemos/xos/infra/rpc"
@@ -38,7 +44,33 @@ func newGuardCommand() *cobra.Command {
 						}
 					})
 				}
+				if len(a.Vos) > 0 {
+					fmt.Fprintln(w)
+					table(w, "VO\tREFUSED\tBY AIM", func(row func(...any)) {
+						for _, vo := range a.Vos {
+							row(orDash(vo.Vo), vo.Refused, orDash(byAim(vo.ByAim)))
+						}
+					})
+				}
 			})
+		},
+	}, &cobra.Command{
+		Use:   "explain [PID]",
+		Short: "Say what the kernel's checks are for, and whose a process is to the guard",
+		Long: `List the checks of the kernel that keep VOs apart, each with what asks it and, to
+root, how often it refused. Of the process with the number, or else of the one
+that runs this, say which VO's it is, by what, and what it reaches. Who is not root
+may ask about processes of the same user.`,
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			pid := int64(os.Getppid())
+			if len(args) == 1 {
+				var err error
+				if pid, err = strconv.ParseInt(args[0], 10, 32); err != nil || pid <= 0 {
+					return xos.Errorf(xos.Invalid, "%.40q is no process's number", args[0])
+				}
+			}
+			return ask(cmd, guards, xosv1connect.GuardClient.GuardExplain, &xosv1.GuardExplainRequest{Pid: int32(pid)}, printGuardExplanation)
 		},
 	}, &cobra.Command{
 		Use:   "test",
@@ -71,6 +103,48 @@ func printMeasures(w io.Writer, list []*xosv1.Measure, yes, no string) {
 				state = yes
 			}
 			row(m.Name, state, orDash(m.Against), orDash(plain(m.Why)))
+		}
+	})
+}
+
+// byAim lists counts, "files 3, signals 1".
+func byAim(counts map[string]uint64) string {
+	var parts []string
+	for _, aim := range slices.Sorted(maps.Keys(counts)) {
+		parts = append(parts, fmt.Sprint(aim, " ", counts[aim]))
+	}
+	return strings.Join(parts, ", ")
+}
+
+func printGuardExplanation(w io.Writer, a *xosv1.GuardExplainResponse) {
+	if p := a.Process; p != nil {
+		vo := "the system's"
+		if p.Vo != "" {
+			vo = "VO " + p.Vo + "'s"
+		}
+		fmt.Fprintf(w, "process %d, uid %d: %s, by its %s\n", p.Pid, p.Uid, plain(vo), plain(p.By))
+		if p.Account != "" {
+			fmt.Fprintf(w, "  it is %s's\n", plain(p.Account))
+		}
+		if p.Job != "" {
+			fmt.Fprintf(w, "  it is of job %s\n", plain(p.Job))
+		}
+		for _, line := range p.Says {
+			fmt.Fprintf(w, "  %s\n", plain(line))
+		}
+		fmt.Fprintln(w)
+	}
+	if len(a.Hooks) == 0 {
+		fmt.Fprintf(w, "level %s: this kernel has no programs at its own checks; see xos guard status\n", a.Level)
+		return
+	}
+	table(w, "AIM\tCHECK\tSTATE\tREFUSED\tASKED BY", func(row func(...any)) {
+		for _, h := range a.Hooks {
+			state := "in force"
+			if !h.Attached {
+				state = "missing: " + plain(h.Why)
+			}
+			row(h.Aim, h.Name, state, h.Refused, h.Judges)
 		}
 	})
 }

@@ -52,6 +52,9 @@ func (g *Guard) GuardStatus(ctx context.Context, _ *connect.Request[xosv1.GuardS
 		for i, name := range names {
 			resp.Counts = append(resp.Counts, &xosv1.GuardCount{What: name, Count: counts[i]})
 		}
+		if resp.Vos, err = g.refusals(); err != nil {
+			return nil, err
+		}
 	}
 	return connect.NewResponse(resp), nil
 }

@@ -178,6 +178,23 @@ func TestRootGuardCommand(t *testing.T) {
 	if out := on1(ctx, t, "root", "xos guard test"); strings.Contains(out, "FAILS") || !strings.Contains(out, "session of chemistry") {
 		t.Errorf("root's test:\n%s", out)
 	}
+	// What a process is to the guard: one's own, and only those.
+	if out := login("xos guard explain"); !strings.Contains(out, "VO chemistry's") || !strings.Contains(out, "carol@chemistry") {
+		t.Errorf("carol's own shell is explained as\n%s", out)
+	}
+	if out := login("xos guard explain 1; echo status $?"); strings.Contains(out, "system") || strings.Contains(out, "status 0") {
+		t.Errorf("carol is told of process 1:\n%s", out)
+	}
+	if out := on1(ctx, t, "root", "xos guard explain 1"); !strings.Contains(out, "the system's") || (level == "A") != strings.Contains(out, "task_kill") {
+		t.Errorf("process 1 is explained as\n%s", out)
+	}
+	var explained struct {
+		Level   string
+		Process struct{ VO, By string }
+	}
+	if out := login("xos guard explain --json"); json.Unmarshal([]byte(out), &explained) != nil || explained.Level != level || explained.Process.VO != "chemistry" || explained.Process.By == "" {
+		t.Errorf("as JSON: %s", out)
+	}
 	var status struct {
 		Level    string
 		Measures []struct{ Name string }

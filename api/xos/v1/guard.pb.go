@@ -64,6 +64,7 @@ type GuardStatusResponse struct {
 	Level         string                 `protobuf:"bytes,1,opt,name=level,proto3" json:"level,omitempty"` // "none", "C" or "A"
 	Measures      []*Measure             `protobuf:"bytes,2,rep,name=measures,proto3" json:"measures,omitempty"`
 	Counts        []*GuardCount          `protobuf:"bytes,3,rep,name=counts,proto3" json:"counts,omitempty"` // since the programs were loaded
+	Vos           []*GuardVO             `protobuf:"bytes,4,rep,name=vos,proto3" json:"vos,omitempty"`       // that have been here, by name; the same
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -119,6 +120,73 @@ func (x *GuardStatusResponse) GetCounts() []*GuardCount {
 	return nil
 }
 
+func (x *GuardStatusResponse) GetVos() []*GuardVO {
+	if x != nil {
+		return x.Vos
+	}
+	return nil
+}
+
+type GuardVO struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Vo            string                 `protobuf:"bytes,1,opt,name=vo,proto3" json:"vo,omitempty"`
+	Refused       uint64                 `protobuf:"varint,2,opt,name=refused,proto3" json:"refused,omitempty"`                                                                                    // what its processes were, by the kernel's checks
+	ByAim         map[string]uint64      `protobuf:"bytes,3,rep,name=by_aim,json=byAim,proto3" json:"by_aim,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"` // of that, what is not 0
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GuardVO) Reset() {
+	*x = GuardVO{}
+	mi := &file_xos_v1_guard_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GuardVO) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GuardVO) ProtoMessage() {}
+
+func (x *GuardVO) ProtoReflect() protoreflect.Message {
+	mi := &file_xos_v1_guard_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GuardVO.ProtoReflect.Descriptor instead.
+func (*GuardVO) Descriptor() ([]byte, []int) {
+	return file_xos_v1_guard_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *GuardVO) GetVo() string {
+	if x != nil {
+		return x.Vo
+	}
+	return ""
+}
+
+func (x *GuardVO) GetRefused() uint64 {
+	if x != nil {
+		return x.Refused
+	}
+	return 0
+}
+
+func (x *GuardVO) GetByAim() map[string]uint64 {
+	if x != nil {
+		return x.ByAim
+	}
+	return nil
+}
+
 type Measure struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -131,7 +199,7 @@ type Measure struct {
 
 func (x *Measure) Reset() {
 	*x = Measure{}
-	mi := &file_xos_v1_guard_proto_msgTypes[2]
+	mi := &file_xos_v1_guard_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -143,7 +211,7 @@ func (x *Measure) String() string {
 func (*Measure) ProtoMessage() {}
 
 func (x *Measure) ProtoReflect() protoreflect.Message {
-	mi := &file_xos_v1_guard_proto_msgTypes[2]
+	mi := &file_xos_v1_guard_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -156,7 +224,7 @@ func (x *Measure) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Measure.ProtoReflect.Descriptor instead.
 func (*Measure) Descriptor() ([]byte, []int) {
-	return file_xos_v1_guard_proto_rawDescGZIP(), []int{2}
+	return file_xos_v1_guard_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Measure) GetName() string {
@@ -197,7 +265,7 @@ type GuardCount struct {
 
 func (x *GuardCount) Reset() {
 	*x = GuardCount{}
-	mi := &file_xos_v1_guard_proto_msgTypes[3]
+	mi := &file_xos_v1_guard_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -209,7 +277,7 @@ func (x *GuardCount) String() string {
 func (*GuardCount) ProtoMessage() {}
 
 func (x *GuardCount) ProtoReflect() protoreflect.Message {
-	mi := &file_xos_v1_guard_proto_msgTypes[3]
+	mi := &file_xos_v1_guard_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -222,7 +290,7 @@ func (x *GuardCount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GuardCount.ProtoReflect.Descriptor instead.
 func (*GuardCount) Descriptor() ([]byte, []int) {
-	return file_xos_v1_guard_proto_rawDescGZIP(), []int{3}
+	return file_xos_v1_guard_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *GuardCount) GetWhat() string {
@@ -239,6 +307,286 @@ func (x *GuardCount) GetCount() uint64 {
 	return 0
 }
 
+type GuardExplainRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Pid           int32                  `protobuf:"varint,1,opt,name=pid,proto3" json:"pid,omitempty"` // 0: of no process
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GuardExplainRequest) Reset() {
+	*x = GuardExplainRequest{}
+	mi := &file_xos_v1_guard_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GuardExplainRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GuardExplainRequest) ProtoMessage() {}
+
+func (x *GuardExplainRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_xos_v1_guard_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GuardExplainRequest.ProtoReflect.Descriptor instead.
+func (*GuardExplainRequest) Descriptor() ([]byte, []int) {
+	return file_xos_v1_guard_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *GuardExplainRequest) GetPid() int32 {
+	if x != nil {
+		return x.Pid
+	}
+	return 0
+}
+
+type GuardExplainResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Level         string                 `protobuf:"bytes,1,opt,name=level,proto3" json:"level,omitempty"`
+	Hooks         []*GuardHook           `protobuf:"bytes,2,rep,name=hooks,proto3" json:"hooks,omitempty"` // none where the kernel has no such programs
+	Process       *GuardProcess          `protobuf:"bytes,3,opt,name=process,proto3" json:"process,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GuardExplainResponse) Reset() {
+	*x = GuardExplainResponse{}
+	mi := &file_xos_v1_guard_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GuardExplainResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GuardExplainResponse) ProtoMessage() {}
+
+func (x *GuardExplainResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_xos_v1_guard_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GuardExplainResponse.ProtoReflect.Descriptor instead.
+func (*GuardExplainResponse) Descriptor() ([]byte, []int) {
+	return file_xos_v1_guard_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *GuardExplainResponse) GetLevel() string {
+	if x != nil {
+		return x.Level
+	}
+	return ""
+}
+
+func (x *GuardExplainResponse) GetHooks() []*GuardHook {
+	if x != nil {
+		return x.Hooks
+	}
+	return nil
+}
+
+func (x *GuardExplainResponse) GetProcess() *GuardProcess {
+	if x != nil {
+		return x.Process
+	}
+	return nil
+}
+
+type GuardHook struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"` // the kernel's
+	Aim           string                 `protobuf:"bytes,2,opt,name=aim,proto3" json:"aim,omitempty"`
+	Judges        string                 `protobuf:"bytes,3,opt,name=judges,proto3" json:"judges,omitempty"` // what asks it
+	Attached      bool                   `protobuf:"varint,4,opt,name=attached,proto3" json:"attached,omitempty"`
+	Why           string                 `protobuf:"bytes,5,opt,name=why,proto3" json:"why,omitempty"`          // it is not
+	Refused       uint64                 `protobuf:"varint,6,opt,name=refused,proto3" json:"refused,omitempty"` // 0 to all but root
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GuardHook) Reset() {
+	*x = GuardHook{}
+	mi := &file_xos_v1_guard_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GuardHook) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GuardHook) ProtoMessage() {}
+
+func (x *GuardHook) ProtoReflect() protoreflect.Message {
+	mi := &file_xos_v1_guard_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GuardHook.ProtoReflect.Descriptor instead.
+func (*GuardHook) Descriptor() ([]byte, []int) {
+	return file_xos_v1_guard_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *GuardHook) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *GuardHook) GetAim() string {
+	if x != nil {
+		return x.Aim
+	}
+	return ""
+}
+
+func (x *GuardHook) GetJudges() string {
+	if x != nil {
+		return x.Judges
+	}
+	return ""
+}
+
+func (x *GuardHook) GetAttached() bool {
+	if x != nil {
+		return x.Attached
+	}
+	return false
+}
+
+func (x *GuardHook) GetWhy() string {
+	if x != nil {
+		return x.Why
+	}
+	return ""
+}
+
+func (x *GuardHook) GetRefused() uint64 {
+	if x != nil {
+		return x.Refused
+	}
+	return 0
+}
+
+type GuardProcess struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Pid           int32                  `protobuf:"varint,1,opt,name=pid,proto3" json:"pid,omitempty"`
+	Uid           uint32                 `protobuf:"varint,2,opt,name=uid,proto3" json:"uid,omitempty"`
+	Account       string                 `protobuf:"bytes,3,opt,name=account,proto3" json:"account,omitempty"` // whose uid it is; "" is nobody's of the grid
+	Vo            string                 `protobuf:"bytes,4,opt,name=vo,proto3" json:"vo,omitempty"`           // "" is the system's
+	Job           string                 `protobuf:"bytes,5,opt,name=job,proto3" json:"job,omitempty"`
+	By            string                 `protobuf:"bytes,6,opt,name=by,proto3" json:"by,omitempty"`     // what says so
+	Says          []string               `protobuf:"bytes,7,rep,name=says,proto3" json:"says,omitempty"` // what follows
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GuardProcess) Reset() {
+	*x = GuardProcess{}
+	mi := &file_xos_v1_guard_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GuardProcess) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GuardProcess) ProtoMessage() {}
+
+func (x *GuardProcess) ProtoReflect() protoreflect.Message {
+	mi := &file_xos_v1_guard_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GuardProcess.ProtoReflect.Descriptor instead.
+func (*GuardProcess) Descriptor() ([]byte, []int) {
+	return file_xos_v1_guard_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *GuardProcess) GetPid() int32 {
+	if x != nil {
+		return x.Pid
+	}
+	return 0
+}
+
+func (x *GuardProcess) GetUid() uint32 {
+	if x != nil {
+		return x.Uid
+	}
+	return 0
+}
+
+func (x *GuardProcess) GetAccount() string {
+	if x != nil {
+		return x.Account
+	}
+	return ""
+}
+
+func (x *GuardProcess) GetVo() string {
+	if x != nil {
+		return x.Vo
+	}
+	return ""
+}
+
+func (x *GuardProcess) GetJob() string {
+	if x != nil {
+		return x.Job
+	}
+	return ""
+}
+
+func (x *GuardProcess) GetBy() string {
+	if x != nil {
+		return x.By
+	}
+	return ""
+}
+
+func (x *GuardProcess) GetSays() []string {
+	if x != nil {
+		return x.Says
+	}
+	return nil
+}
+
 type GuardTestRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -247,7 +595,7 @@ type GuardTestRequest struct {
 
 func (x *GuardTestRequest) Reset() {
 	*x = GuardTestRequest{}
-	mi := &file_xos_v1_guard_proto_msgTypes[4]
+	mi := &file_xos_v1_guard_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -259,7 +607,7 @@ func (x *GuardTestRequest) String() string {
 func (*GuardTestRequest) ProtoMessage() {}
 
 func (x *GuardTestRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_xos_v1_guard_proto_msgTypes[4]
+	mi := &file_xos_v1_guard_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -272,7 +620,7 @@ func (x *GuardTestRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GuardTestRequest.ProtoReflect.Descriptor instead.
 func (*GuardTestRequest) Descriptor() ([]byte, []int) {
-	return file_xos_v1_guard_proto_rawDescGZIP(), []int{4}
+	return file_xos_v1_guard_proto_rawDescGZIP(), []int{9}
 }
 
 type GuardTestResponse struct {
@@ -285,7 +633,7 @@ type GuardTestResponse struct {
 
 func (x *GuardTestResponse) Reset() {
 	*x = GuardTestResponse{}
-	mi := &file_xos_v1_guard_proto_msgTypes[5]
+	mi := &file_xos_v1_guard_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -297,7 +645,7 @@ func (x *GuardTestResponse) String() string {
 func (*GuardTestResponse) ProtoMessage() {}
 
 func (x *GuardTestResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_xos_v1_guard_proto_msgTypes[5]
+	mi := &file_xos_v1_guard_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -310,7 +658,7 @@ func (x *GuardTestResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GuardTestResponse.ProtoReflect.Descriptor instead.
 func (*GuardTestResponse) Descriptor() ([]byte, []int) {
-	return file_xos_v1_guard_proto_rawDescGZIP(), []int{5}
+	return file_xos_v1_guard_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *GuardTestResponse) GetPassed() bool {
@@ -332,11 +680,20 @@ var File_xos_v1_guard_proto protoreflect.FileDescriptor
 const file_xos_v1_guard_proto_rawDesc = "" +
 	"\n" +
 	"\x12xos/v1/guard.proto\x12\x06xos.v1\"\x14\n" +
-	"\x12GuardStatusRequest\"\x84\x01\n" +
+	"\x12GuardStatusRequest\"\xa7\x01\n" +
 	"\x13GuardStatusResponse\x12\x14\n" +
 	"\x05level\x18\x01 \x01(\tR\x05level\x12+\n" +
 	"\bmeasures\x18\x02 \x03(\v2\x0f.xos.v1.MeasureR\bmeasures\x12*\n" +
-	"\x06counts\x18\x03 \x03(\v2\x12.xos.v1.GuardCountR\x06counts\"]\n" +
+	"\x06counts\x18\x03 \x03(\v2\x12.xos.v1.GuardCountR\x06counts\x12!\n" +
+	"\x03vos\x18\x04 \x03(\v2\x0f.xos.v1.GuardVOR\x03vos\"\xa0\x01\n" +
+	"\aGuardVO\x12\x0e\n" +
+	"\x02vo\x18\x01 \x01(\tR\x02vo\x12\x18\n" +
+	"\arefused\x18\x02 \x01(\x04R\arefused\x121\n" +
+	"\x06by_aim\x18\x03 \x03(\v2\x1a.xos.v1.GuardVO.ByAimEntryR\x05byAim\x1a8\n" +
+	"\n" +
+	"ByAimEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\"]\n" +
 	"\aMeasure\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04have\x18\x02 \x01(\bR\x04have\x12\x10\n" +
@@ -345,13 +702,35 @@ const file_xos_v1_guard_proto_rawDesc = "" +
 	"\n" +
 	"GuardCount\x12\x12\n" +
 	"\x04what\x18\x01 \x01(\tR\x04what\x12\x14\n" +
-	"\x05count\x18\x02 \x01(\x04R\x05count\"\x12\n" +
+	"\x05count\x18\x02 \x01(\x04R\x05count\"'\n" +
+	"\x13GuardExplainRequest\x12\x10\n" +
+	"\x03pid\x18\x01 \x01(\x05R\x03pid\"\x85\x01\n" +
+	"\x14GuardExplainResponse\x12\x14\n" +
+	"\x05level\x18\x01 \x01(\tR\x05level\x12'\n" +
+	"\x05hooks\x18\x02 \x03(\v2\x11.xos.v1.GuardHookR\x05hooks\x12.\n" +
+	"\aprocess\x18\x03 \x01(\v2\x14.xos.v1.GuardProcessR\aprocess\"\x91\x01\n" +
+	"\tGuardHook\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n" +
+	"\x03aim\x18\x02 \x01(\tR\x03aim\x12\x16\n" +
+	"\x06judges\x18\x03 \x01(\tR\x06judges\x12\x1a\n" +
+	"\battached\x18\x04 \x01(\bR\battached\x12\x10\n" +
+	"\x03why\x18\x05 \x01(\tR\x03why\x12\x18\n" +
+	"\arefused\x18\x06 \x01(\x04R\arefused\"\x92\x01\n" +
+	"\fGuardProcess\x12\x10\n" +
+	"\x03pid\x18\x01 \x01(\x05R\x03pid\x12\x10\n" +
+	"\x03uid\x18\x02 \x01(\rR\x03uid\x12\x18\n" +
+	"\aaccount\x18\x03 \x01(\tR\aaccount\x12\x0e\n" +
+	"\x02vo\x18\x04 \x01(\tR\x02vo\x12\x10\n" +
+	"\x03job\x18\x05 \x01(\tR\x03job\x12\x0e\n" +
+	"\x02by\x18\x06 \x01(\tR\x02by\x12\x12\n" +
+	"\x04says\x18\a \x03(\tR\x04says\"\x12\n" +
 	"\x10GuardTestRequest\"V\n" +
 	"\x11GuardTestResponse\x12\x16\n" +
 	"\x06passed\x18\x01 \x01(\bR\x06passed\x12)\n" +
-	"\aresults\x18\x02 \x03(\v2\x0f.xos.v1.MeasureR\aresults2\x91\x01\n" +
+	"\aresults\x18\x02 \x03(\v2\x0f.xos.v1.MeasureR\aresults2\xdc\x01\n" +
 	"\x05Guard\x12F\n" +
-	"\vGuardStatus\x12\x1a.xos.v1.GuardStatusRequest\x1a\x1b.xos.v1.GuardStatusResponse\x12@\n" +
+	"\vGuardStatus\x12\x1a.xos.v1.GuardStatusRequest\x1a\x1b.xos.v1.GuardStatusResponse\x12I\n" +
+	"\fGuardExplain\x12\x1b.xos.v1.GuardExplainRequest\x1a\x1c.xos.v1.GuardExplainResponse\x12@\n" +
 	"\tGuardTest\x12\x18.xos.v1.GuardTestRequest\x1a\x19.xos.v1.GuardTestResponseB*Z(github.com/xtreemos/xos/api/xos/v1;xosv1b\x06proto3"
 
 var (
@@ -366,28 +745,40 @@ func file_xos_v1_guard_proto_rawDescGZIP() []byte {
 	return file_xos_v1_guard_proto_rawDescData
 }
 
-var file_xos_v1_guard_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
+var file_xos_v1_guard_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
 var file_xos_v1_guard_proto_goTypes = []any{
-	(*GuardStatusRequest)(nil),  // 0: xos.v1.GuardStatusRequest
-	(*GuardStatusResponse)(nil), // 1: xos.v1.GuardStatusResponse
-	(*Measure)(nil),             // 2: xos.v1.Measure
-	(*GuardCount)(nil),          // 3: xos.v1.GuardCount
-	(*GuardTestRequest)(nil),    // 4: xos.v1.GuardTestRequest
-	(*GuardTestResponse)(nil),   // 5: xos.v1.GuardTestResponse
+	(*GuardStatusRequest)(nil),   // 0: xos.v1.GuardStatusRequest
+	(*GuardStatusResponse)(nil),  // 1: xos.v1.GuardStatusResponse
+	(*GuardVO)(nil),              // 2: xos.v1.GuardVO
+	(*Measure)(nil),              // 3: xos.v1.Measure
+	(*GuardCount)(nil),           // 4: xos.v1.GuardCount
+	(*GuardExplainRequest)(nil),  // 5: xos.v1.GuardExplainRequest
+	(*GuardExplainResponse)(nil), // 6: xos.v1.GuardExplainResponse
+	(*GuardHook)(nil),            // 7: xos.v1.GuardHook
+	(*GuardProcess)(nil),         // 8: xos.v1.GuardProcess
+	(*GuardTestRequest)(nil),     // 9: xos.v1.GuardTestRequest
+	(*GuardTestResponse)(nil),    // 10: xos.v1.GuardTestResponse
+	nil,                          // 11: xos.v1.GuardVO.ByAimEntry
 }
 var file_xos_v1_guard_proto_depIdxs = []int32{
-	2, // 0: xos.v1.GuardStatusResponse.measures:type_name -> xos.v1.Measure
-	3, // 1: xos.v1.GuardStatusResponse.counts:type_name -> xos.v1.GuardCount
-	2, // 2: xos.v1.GuardTestResponse.results:type_name -> xos.v1.Measure
-	0, // 3: xos.v1.Guard.GuardStatus:input_type -> xos.v1.GuardStatusRequest
-	4, // 4: xos.v1.Guard.GuardTest:input_type -> xos.v1.GuardTestRequest
-	1, // 5: xos.v1.Guard.GuardStatus:output_type -> xos.v1.GuardStatusResponse
-	5, // 6: xos.v1.Guard.GuardTest:output_type -> xos.v1.GuardTestResponse
-	5, // [5:7] is the sub-list for method output_type
-	3, // [3:5] is the sub-list for method input_type
-	3, // [3:3] is the sub-list for extension type_name
-	3, // [3:3] is the sub-list for extension extendee
-	0, // [0:3] is the sub-list for field type_name
+	3,  // 0: xos.v1.GuardStatusResponse.measures:type_name -> xos.v1.Measure
+	4,  // 1: xos.v1.GuardStatusResponse.counts:type_name -> xos.v1.GuardCount
+	2,  // 2: xos.v1.GuardStatusResponse.vos:type_name -> xos.v1.GuardVO
+	11, // 3: xos.v1.GuardVO.by_aim:type_name -> xos.v1.GuardVO.ByAimEntry
+	7,  // 4: xos.v1.GuardExplainResponse.hooks:type_name -> xos.v1.GuardHook
+	8,  // 5: xos.v1.GuardExplainResponse.process:type_name -> xos.v1.GuardProcess
+	3,  // 6: xos.v1.GuardTestResponse.results:type_name -> xos.v1.Measure
+	0,  // 7: xos.v1.Guard.GuardStatus:input_type -> xos.v1.GuardStatusRequest
+	5,  // 8: xos.v1.Guard.GuardExplain:input_type -> xos.v1.GuardExplainRequest
+	9,  // 9: xos.v1.Guard.GuardTest:input_type -> xos.v1.GuardTestRequest
+	1,  // 10: xos.v1.Guard.GuardStatus:output_type -> xos.v1.GuardStatusResponse
+	6,  // 11: xos.v1.Guard.GuardExplain:output_type -> xos.v1.GuardExplainResponse
+	10, // 12: xos.v1.Guard.GuardTest:output_type -> xos.v1.GuardTestResponse
+	10, // [10:13] is the sub-list for method output_type
+	7,  // [7:10] is the sub-list for method input_type
+	7,  // [7:7] is the sub-list for extension type_name
+	7,  // [7:7] is the sub-list for extension extendee
+	0,  // [0:7] is the sub-list for field type_name
 }
 
 func init() { file_xos_v1_guard_proto_init() }
@@ -401,7 +792,7 @@ func file_xos_v1_guard_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_xos_v1_guard_proto_rawDesc), len(file_xos_v1_guard_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   6,
+			NumMessages:   12,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -37,6 +37,8 @@ const (
 const (
 	// GuardGuardStatusProcedure is the fully-qualified name of the Guard's GuardStatus RPC.
 	GuardGuardStatusProcedure = "/xos.v1.Guard/GuardStatus"
+	// GuardGuardExplainProcedure is the fully-qualified name of the Guard's GuardExplain RPC.
+	GuardGuardExplainProcedure = "/xos.v1.Guard/GuardExplain"
 	// GuardGuardTestProcedure is the fully-qualified name of the Guard's GuardTest RPC.
 	GuardGuardTestProcedure = "/xos.v1.Guard/GuardTest"
 )
@@ -45,6 +47,9 @@ const (
 type GuardClient interface {
 	// GuardStatus tells everybody what is enforced; figures are for root.
 	GuardStatus(context.Context, *connect.Request[v1.GuardStatusRequest]) (*connect.Response[v1.GuardStatusResponse], error)
+	// GuardExplain tells everybody what each of the kernel's checks is for and, of
+	// a process of the caller's own, whose it is to the guard; root's are all.
+	GuardExplain(context.Context, *connect.Request[v1.GuardExplainRequest]) (*connect.Response[v1.GuardExplainResponse], error)
 	// GuardTest fires each measure now; root only.
 	GuardTest(context.Context, *connect.Request[v1.GuardTestRequest]) (*connect.Response[v1.GuardTestResponse], error)
 }
@@ -66,6 +71,12 @@ func NewGuardClient(httpClient connect.HTTPClient, baseURL string, opts ...conne
 			connect.WithSchema(guardMethods.ByName("GuardStatus")),
 			connect.WithClientOptions(opts...),
 		),
+		guardExplain: connect.NewClient[v1.GuardExplainRequest, v1.GuardExplainResponse](
+			httpClient,
+			baseURL+GuardGuardExplainProcedure,
+			connect.WithSchema(guardMethods.ByName("GuardExplain")),
+			connect.WithClientOptions(opts...),
+		),
 		guardTest: connect.NewClient[v1.GuardTestRequest, v1.GuardTestResponse](
 			httpClient,
 			baseURL+GuardGuardTestProcedure,
@@ -77,13 +88,19 @@ func NewGuardClient(httpClient connect.HTTPClient, baseURL string, opts ...conne
 
 // guardClient implements GuardClient.
 type guardClient struct {
-	guardStatus *connect.Client[v1.GuardStatusRequest, v1.GuardStatusResponse]
-	guardTest   *connect.Client[v1.GuardTestRequest, v1.GuardTestResponse]
+	guardStatus  *connect.Client[v1.GuardStatusRequest, v1.GuardStatusResponse]
+	guardExplain *connect.Client[v1.GuardExplainRequest, v1.GuardExplainResponse]
+	guardTest    *connect.Client[v1.GuardTestRequest, v1.GuardTestResponse]
 }
 
 // GuardStatus calls xos.v1.Guard.GuardStatus.
 func (c *guardClient) GuardStatus(ctx context.Context, req *connect.Request[v1.GuardStatusRequest]) (*connect.Response[v1.GuardStatusResponse], error) {
 	return c.guardStatus.CallUnary(ctx, req)
+}
+
+// GuardExplain calls xos.v1.Guard.GuardExplain.
+func (c *guardClient) GuardExplain(ctx context.Context, req *connect.Request[v1.GuardExplainRequest]) (*connect.Response[v1.GuardExplainResponse], error) {
+	return c.guardExplain.CallUnary(ctx, req)
 }
 
 // GuardTest calls xos.v1.Guard.GuardTest.
@@ -95,6 +112,9 @@ func (c *guardClient) GuardTest(ctx context.Context, req *connect.Request[v1.Gua
 type GuardHandler interface {
 	// GuardStatus tells everybody what is enforced; figures are for root.
 	GuardStatus(context.Context, *connect.Request[v1.GuardStatusRequest]) (*connect.Response[v1.GuardStatusResponse], error)
+	// GuardExplain tells everybody what each of the kernel's checks is for and, of
+	// a process of the caller's own, whose it is to the guard; root's are all.
+	GuardExplain(context.Context, *connect.Request[v1.GuardExplainRequest]) (*connect.Response[v1.GuardExplainResponse], error)
 	// GuardTest fires each measure now; root only.
 	GuardTest(context.Context, *connect.Request[v1.GuardTestRequest]) (*connect.Response[v1.GuardTestResponse], error)
 }
@@ -112,6 +132,12 @@ func NewGuardHandler(svc GuardHandler, opts ...connect.HandlerOption) (string, h
 		connect.WithSchema(guardMethods.ByName("GuardStatus")),
 		connect.WithHandlerOptions(opts...),
 	)
+	guardGuardExplainHandler := connect.NewUnaryHandler(
+		GuardGuardExplainProcedure,
+		svc.GuardExplain,
+		connect.WithSchema(guardMethods.ByName("GuardExplain")),
+		connect.WithHandlerOptions(opts...),
+	)
 	guardGuardTestHandler := connect.NewUnaryHandler(
 		GuardGuardTestProcedure,
 		svc.GuardTest,
@@ -122,6 +148,8 @@ func NewGuardHandler(svc GuardHandler, opts ...connect.HandlerOption) (string, h
 		switch r.URL.Path {
 		case GuardGuardStatusProcedure:
 			guardGuardStatusHandler.ServeHTTP(w, r)
+		case GuardGuardExplainProcedure:
+			guardGuardExplainHandler.ServeHTTP(w, r)
 		case GuardGuardTestProcedure:
 			guardGuardTestHandler.ServeHTTP(w, r)
 		default:
@@ -135,6 +163,10 @@ type UnimplementedGuardHandler struct{}
 
 func (UnimplementedGuardHandler) GuardStatus(context.Context, *connect.Request[v1.GuardStatusRequest]) (*connect.Response[v1.GuardStatusResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("xos.v1.Guard.GuardStatus is not implemented"))
+}
+
+func (UnimplementedGuardHandler) GuardExplain(context.Context, *connect.Request[v1.GuardExplainRequest]) (*connect.Response[v1.GuardExplainResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("xos.v1.Guard.GuardExplain is not implemented"))
 }
 
 func (UnimplementedGuardHandler) GuardTest(context.Context, *connect.Request[v1.GuardTestRequest]) (*connect.Response[v1.GuardTestResponse], error) {
