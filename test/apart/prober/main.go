@@ -36,6 +36,10 @@ func main() {
 		t, err := target(os.Args[2])
 		fail(err)
 		fail(json.NewEncoder(os.Stdout).Encode(attack(t)))
+	case len(os.Args) == 5 && os.Args[1] == "besiege":
+		t, err := target(os.Args[3])
+		fail(err)
+		fail(besiege(os.Args[2], t, os.Args[4]))
 	case len(os.Args) == 4 && os.Args[1] == "inner":
 		t, err := target(os.Args[3])
 		fail(err)
@@ -44,7 +48,7 @@ func main() {
 			os.Exit(1)
 		}
 	default:
-		fmt.Fprintln(os.Stderr, "usage: prober victim MARKER VO | attack TARGET | inner WHAT TARGET")
+		fmt.Fprintln(os.Stderr, "usage: prober victim MARKER VO | attack TARGET | besiege NAMES TARGET FILE | inner WHAT TARGET")
 		os.Exit(64)
 	}
 }
@@ -67,10 +71,13 @@ func target(text string) (t Target, err error) {
 // patience is how long one attempt may take.
 const patience = 10 * time.Second
 
+// rooms have all attempts.
+var rooms = []map[string]func(Target) error{visible, signals, memory, ipc, network, names, system}
+
 // attack tries everything, each by itself.
 func attack(t Target) map[string]Outcome {
 	all := map[string]Outcome{}
-	for _, room := range []map[string]func(Target) error{visible, signals, memory, ipc, network, names, system} {
+	for _, room := range rooms {
 		for name, try := range room {
 			done := make(chan error, 1)
 			go func() {
