@@ -46,6 +46,8 @@ func act(args []string) int {
 		return besiegeUntil(network)
 	case "flood":
 		return floodOf(network, address)
+	case "pace":
+		return pace(network)
 	case "nothing":
 		return 0
 	}
