@@ -89,7 +89,7 @@ func TestRootLSMHasNoGap(t *testing.T) {
 			return got
 		})
 	}
-	reloads := 6
+	reloads := 3
 	if n, err := strconv.Atoi(os.Getenv("XOS_RELOADS")); err == nil {
 		reloads = n
 	}
