@@ -102,14 +102,18 @@ var prowl = map[string]func(prey) error{
 		var r unix.Rlimit
 		return unix.Prlimit(p.PID, unix.RLIMIT_NOFILE, nil, &r)
 	},
-	"getsid":             func(p prey) error { _, err := unix.Getsid(p.PID); return err },
-	"getpgid":            func(p prey) error { _, err := unix.Getpgid(p.PID); return err },
-	"move_pages":         func(p prey) error { return sys(unix.SYS_MOVE_PAGES, p.PID, 0, 0) },
-	"open":               func(p prey) error { return opens(p.File, os.O_RDONLY) },
-	"stat":               func(p prey) error { _, err := os.Stat(p.File); return err },
-	"execute":            func(p prey) error { return exec.Command(p.Program, "actor", "nothing", "-", "-").Run() },
-	"abstract: stream":   func(p prey) error { return dials("unix", p.Abstract) },
-	"abstract: datagram": func(p prey) error { return dials("unixgram", p.Abstract+"d") },
+	"getsid":                    func(p prey) error { _, err := unix.Getsid(p.PID); return err },
+	"getpgid":                   func(p prey) error { _, err := unix.Getpgid(p.PID); return err },
+	"move_pages":                func(p prey) error { return sys(unix.SYS_MOVE_PAGES, p.PID, 0, 0) },
+	"open":                      func(p prey) error { return opens(p.File, os.O_RDONLY) },
+	"stat":                      func(p prey) error { _, err := os.Stat(p.File); return err },
+	"execute":                   func(p prey) error { return exec.Command(p.Program, "actor", "nothing", "-", "-").Run() },
+	"abstract: stream":          func(p prey) error { return dials("unix", p.Abstract) },
+	"io_uring: open":            func(p prey) error { return uringOpens(p.File, 0) },
+	"io_uring: connect":         func(p prey) error { return uringDials(p.Abstract, 0) },
+	"io_uring: open, polled":    func(p prey) error { return uringOpens(p.File, uringSQPoll) },
+	"io_uring: connect, polled": func(p prey) error { return uringDials(p.Abstract, uringSQPoll) },
+	"abstract: datagram":        func(p prey) error { return dials("unixgram", p.Abstract+"d") },
 	"abstract: sendto": func(p prey) error {
 		fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM, 0)
 		if err != nil {

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/cilium/ebpf"
@@ -171,10 +172,30 @@ func TestRootLSMKeepsVOsApart(t *testing.T) {
 			t.Errorf("bob, %s: %s", name, why)
 		}
 	}
+	text, err := json.Marshal(p)
+	if err != nil {
+		t.Fatal(err)
+	}
 	failed := s.hunt(t, "", carol, p)
-	for _, name := range []string{"open", "stat", "execute", "abstract: stream", "abstract: datagram", "getsid", "getpgid", "sched_getaffinity", "shmat", "shm: any", "msgsnd"} {
+	for _, name := range []string{"open", "stat", "io_uring: open", "io_uring: connect", "io_uring: open, polled", "io_uring: connect, polled", "execute", "abstract: stream", "abstract: datagram", "getsid", "getpgid", "sched_getaffinity", "shmat", "shm: any", "msgsnd"} {
 		if failed[name] == "" {
 			t.Errorf("carol, %s works", name)
+		}
+	}
+	// Root in a user namespace of hers is nobody more.
+	mapped := s.job(t, "chemistry", carol, "hunt", string(text), "-")
+	mapped.SysProcAttr.Cloneflags = unix.CLONE_NEWUSER
+	mapped.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: int(carol), Size: 1}}
+	mapped.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: int(carol), Size: 1}}
+	mapped.SysProcAttr.Credential = &syscall.Credential{Uid: 0, Gid: 0, NoSetGroups: true}
+	out, err := mapped.Output()
+	clear(failed)
+	if err != nil || json.Unmarshal(out, &failed) != nil {
+		t.Fatalf("in a user namespace: %v\n%s", err, out)
+	}
+	for _, name := range append(slices.Collect(namesOf(prowl)), guarded...) {
+		if failed[name] == "" {
+			t.Errorf("from root in a user namespace of another VO, %s works", name)
 		}
 	}
 	// A grid uid of no VO does not even start.

@@ -1,0 +1,115 @@
+package guard_test
+
+import (
+	"encoding/binary"
+	"fmt"
+	"os"
+	"runtime"
+	"sync/atomic"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// What io_uring does for a process, on threads that the kernel makes
+// (linux/io_uring.h): a worker, or one that polls the ring.
+
+const (
+	uringSQPoll  = 1 << 1 // IORING_SETUP_SQPOLL
+	uringAsync   = 1 << 4 // IOSQE_ASYNC: a worker, at once
+	uringEvents  = 1 << 0 // IORING_ENTER_GETEVENTS
+	uringWakeup  = 1 << 1 // IORING_ENTER_SQ_WAKEUP
+	uringConnect = 16     // IORING_OP_CONNECT
+	uringOpen    = 18     // IORING_OP_OPENAT
+)
+
+// uringParams is struct io_uring_params.
+type uringParams struct {
+	sqEntries, cqEntries, flags, cpu, idle, features, wq uint32
+	_                                                    [3]uint32
+	sq                                                   struct{ head, tail, mask, entries, flags, dropped, array, _ uint32 }
+	_                                                    uint64
+	cq                                                   struct{ head, tail, mask, entries, overflow, cqes, flags, _ uint32 }
+	_                                                    uint64
+}
+
+// sqe is the part of struct io_uring_sqe that is used here.
+type sqe struct {
+	op, flags byte
+	fd        int32
+	off, addr uint64
+	len       uint32
+}
+
+// uring has one thing done by a ring, and gives what came of it.
+func uring(setup uint32, e sqe) error {
+	p := uringParams{flags: setup, idle: 1000}
+	fd, _, errno := unix.Syscall(unix.SYS_IO_URING_SETUP, 1, uintptr(unsafe.Pointer(&p)), 0)
+	if errno != 0 {
+		return fmt.Errorf("io_uring_setup: %w", errno)
+	}
+	defer unix.Close(int(fd))
+	size := max(p.sq.array+4*p.sqEntries, p.cq.cqes+16*p.cqEntries)
+	ring, err := unix.Mmap(int(fd), 0, int(size), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	if err != nil {
+		return fmt.Errorf("the ring: %w", err)
+	}
+	defer unix.Munmap(ring)
+	entries, err := unix.Mmap(int(fd), 0x10000000, int(64*p.sqEntries), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	if err != nil {
+		return fmt.Errorf("its entries: %w", err)
+	}
+	defer unix.Munmap(entries)
+	entries[0], entries[1] = e.op, e.flags
+	binary.NativeEndian.PutUint32(entries[4:], uint32(e.fd))
+	binary.NativeEndian.PutUint64(entries[8:], e.off)
+	binary.NativeEndian.PutUint64(entries[16:], e.addr)
+	binary.NativeEndian.PutUint32(entries[24:], e.len)
+	binary.NativeEndian.PutUint32(ring[p.sq.array:], 0)
+	atomic.AddUint32((*uint32)(unsafe.Pointer(&ring[p.sq.tail])), 1)
+	flags := uintptr(uringEvents)
+	if setup&uringSQPoll != 0 {
+		flags |= uringWakeup
+	}
+	if _, _, errno := unix.Syscall6(unix.SYS_IO_URING_ENTER, fd, 1, 1, flags, 0, 0); errno != 0 {
+		return fmt.Errorf("io_uring_enter: %w", errno)
+	}
+	if atomic.LoadUint32((*uint32)(unsafe.Pointer(&ring[p.cq.tail]))) == 0 {
+		return fmt.Errorf("nothing came of it")
+	}
+	res := int32(binary.NativeEndian.Uint32(ring[p.cq.cqes+8:]))
+	if res < 0 {
+		return unix.Errno(-res)
+	}
+	if e.op == uringOpen {
+		unix.Close(int(res))
+	}
+	return nil
+}
+
+func uringOpens(path string, setup uint32) error {
+	name, err := unix.BytePtrFromString(path)
+	if err != nil {
+		return err
+	}
+	var pin runtime.Pinner
+	defer pin.Unpin()
+	pin.Pin(name)
+	return uring(setup, sqe{op: uringOpen, flags: uringAsync, fd: unix.AT_FDCWD, addr: uint64(uintptr(unsafe.Pointer(name)))})
+}
+
+func uringDials(abstract string, setup uint32) error {
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return os.NewSyscallError("socket", err)
+	}
+	defer unix.Close(fd)
+	at := &unix.RawSockaddrUnix{Family: unix.AF_UNIX}
+	for i := 1; i < len(abstract); i++ { // its "@" stands for a NUL
+		at.Path[i] = int8(abstract[i])
+	}
+	var pin runtime.Pinner
+	defer pin.Unpin()
+	pin.Pin(at)
+	return uring(setup, sqe{op: uringConnect, flags: uringAsync, fd: int32(fd), addr: uint64(uintptr(unsafe.Pointer(at))), off: uint64(2 + len(abstract))})
+}
