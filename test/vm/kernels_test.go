@@ -42,7 +42,7 @@ func guards(s *stage) {
 	}
 	var said strings.Builder
 	exit, err := s.Do(s.ctx, wire.Spec{
-		Argv: []string{"/bin/sh", "-c", "cd /root && XOS_NEED_ALL=1 XOS_LSM=1 exec guard.test -test.v -test.run='" + which + "' -test.timeout=8m"},
+		Argv: []string{"/bin/sh", "-c", "cd /root && XOS_NEED_ALL=1 XOS_LSM=1 exec /usr/local/bin/guard.test -test.v -test.run='" + which + "' -test.timeout=8m"},
 	}, vm.Streams{Stdout: &said, Stderr: &said})
 	s.t.Log(said.String())
 	if err != nil || exit.Code != 0 {

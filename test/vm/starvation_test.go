@@ -90,7 +90,7 @@ func nobodyStarves(s *stage) {
 // eat has carol eat by each command until the ceiling of its cgroup is met, and
 // alice log in meanwhile.
 func (s *stage) eat(a appetite, commands map[string]string, alice string, patience time.Duration) {
-	ctx, cancel := context.WithCancel(s.ctx)
+	ctx, cancel := context.WithTimeout(s.ctx, 3*commandTime)
 	defer cancel()
 	var hogs sync.WaitGroup
 	before := map[string]int64{}

@@ -20,14 +20,22 @@ import (
 	"github.com/xtreemos/xos/test/vm/wire"
 )
 
+// How long a port that nobody holds outside is left alone: to look is dear
+// where all is emulated.
+const (
+	shortest = 100 * time.Millisecond
+	longest  = 2 * time.Second
+)
+
 func main() {
 	var work sync.WaitGroup
 	for i := range wire.Ports {
 		work.Go(func() {
-			for {
-				if err := serve("/dev/virtio-ports/" + wire.PortName(i)); err != nil {
-					time.Sleep(200 * time.Millisecond)
+			for wait := shortest; ; wait = min(2*wait, longest) {
+				if err := serve("/dev/virtio-ports/" + wire.PortName(i)); err == nil {
+					wait = shortest
 				}
+				time.Sleep(wait)
 			}
 		})
 	}
