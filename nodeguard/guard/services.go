@@ -28,7 +28,7 @@ const (
 var (
 	// shown are directories in systemdDir that tell of no user: the journal's
 	// sockets for messages, and the machine's network.
-	shown = []string{"journal", "resolve", "netif"}
+	shown = []string{"journal", "resolve"}
 	// shownFiles are single files: where a user's service manager says that it
 	// is ready, and what kind of machine this is.
 	shownFiles = []string{"notify", "container"}
