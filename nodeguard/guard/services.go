@@ -27,7 +27,7 @@ const (
 
 var (
 	// shown are directories in systemdDir that tell of no user: the journal's
-	// sockets for messages, and the machine's network.
+	// sockets for messages, and name resolution.
 	shown = []string{"journal", "resolve"}
 	// shownFiles are single files: where a user's service manager says that it
 	// is ready, and what kind of machine this is.
