@@ -132,7 +132,9 @@ func (c *Client) attempt(ctx context.Context, wait time.Duration) (*clientConn, 
 	defer c.mu.Unlock()
 	close(c.dialing)
 	c.dialing = nil
-	c.follow.tried, c.follow.failed, c.follow.attempted = shown, err != nil, time.Now()
+	if err == nil || ctx.Err() == nil { // else who asked gave up: nothing is known
+		c.follow.tried, c.follow.failed, c.follow.attempted = shown, err != nil, time.Now()
+	}
 	if err != nil {
 		if ctx.Err() == nil {
 			c.backoff = min(max(2*c.backoff, firstBackoff), lastBackoff)

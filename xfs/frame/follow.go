@@ -92,7 +92,9 @@ func (c *Client) remake(ctx context.Context, old *clientConn) bool {
 		default:
 			c.dialing = make(chan struct{})
 			c.mu.Unlock()
-			c.attempt(ctx, 0)
+			if _, err := c.attempt(ctx, 0); err != nil {
+				return false
+			}
 		}
 	}
 }

@@ -160,6 +160,9 @@ func TestFollowGivenUp(t *testing.T) {
 // however lately an attempt failed: a person who has just logged in again.
 func TestFollowExpired(t *testing.T) {
 	var identity, attempts atomic.Int64
+	var slow atomic.Bool // the next attempt: then who waits for it gives up
+	given, giveUp := context.WithCancel(t.Context())
+	defer giveUp()
 	old := dialer(serve(t, frame.NewServer(quiet, map[frame.Op]frame.Handler{opEcho: func(context.Context, *frame.Request) (frame.Reply, error) {
 		return frame.Reply{}, xos.Errorf(xos.Expired, "the credential has run out")
 	}})))
@@ -171,6 +174,11 @@ func TestFollowExpired(t *testing.T) {
 			return old(ctx)
 		case 1:
 			return nil, net.ErrClosed
+		}
+		if slow.CompareAndSwap(true, false) {
+			giveUp()
+			<-ctx.Done()
+			return nil, ctx.Err()
 		}
 		return fresh(ctx)
 	})
@@ -190,7 +198,12 @@ func TestFollowExpired(t *testing.T) {
 			t.Errorf("with identity %d: %d attempts, want one for each", to, n)
 		}
 	}
+	// That somebody gives up an attempt says nothing of the new one.
+	slow.Store(true)
 	identity.Store(2)
+	if _, err := c.Do(given, frame.Call{Op: opEcho, Head: []byte("x")}, ignore); err == nil || slow.Load() {
+		t.Errorf("given up: %v", err)
+	}
 	var all sync.WaitGroup
 	for range 20 {
 		all.Go(func() {
@@ -200,7 +213,7 @@ func TestFollowExpired(t *testing.T) {
 		})
 	}
 	all.Wait()
-	if n := attempts.Load(); n != 3 {
+	if n := attempts.Load(); n != 4 {
 		t.Errorf("%d attempts", n)
 	}
 }
