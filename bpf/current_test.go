@@ -14,8 +14,11 @@ import (
 // TestObjectsAreCurrent compiles the programs again, as go generate does, and
 // compares: what is in force must be what can be read.
 func TestObjectsAreCurrent(t *testing.T) {
-	need.Command(t, "clang-14")
-	need.Command(t, "llvm-strip-14")
+	for _, tool := range []string{"clang-14", "llvm-strip-14"} {
+		if _, err := exec.LookPath(tool); err != nil {
+			need.Missing(t, tool, "the objects are compared where the compiler is that made them: make setup installs it on Debian 12, Debian 13 has it no more")
+		}
+	}
 	need.File(t, "/usr/include/bpf/bpf_helpers.h")
 	dir := t.TempDir()
 	for _, pattern := range []string{"*.c", "*.h", "bpf.go"} {
