@@ -29,6 +29,47 @@ func numbered(n int) wire.Snapshot {
 	return s
 }
 
+// crowd is the same with so many people more, who are in no group.
+func crowd(n, people int) wire.Snapshot {
+	s := numbered(n)
+	s.Users = s.Users[:1]
+	for i := range people {
+		u := s.Users[0]
+		u.Groups = nil // a reader has room for one member only
+		u.Name, u.UID, u.GID = fmt.Sprintf("u%d@physics", i), uint32(wiretest.AliceUID+1000+i), uint32(wiretest.AliceUID+1000+i)
+		s.Users = append(s.Users, u)
+	}
+	return s
+}
+
+// publisher gives a function that publishes the snapshot of physics with a
+// number: all of it in one file, or as a change of a large VO's, whose base is
+// written anew from time to time.
+func publisher(dir string, large bool) func(n int) error {
+	const people = 1000
+	if !large {
+		return func(n int) error { return wire.WriteSnapshot(dir, numbered(n)) }
+	}
+	p := wire.NewPublisher(dir, time.Now)
+	whole := func(n int) func() (wire.Whole, error) {
+		return func() (wire.Whole, error) {
+			s := crowd(n, people)
+			s.Groups = []wire.SnapshotGroup{{Name: "physics", GID: wiretest.PhysicsGID}}
+			for i := range 7 {
+				s.Groups = append(s.Groups, wire.SnapshotGroup{Name: fmt.Sprintf("physics:g%d", i), GID: uint32(wiretest.HiggsGID + i)})
+			}
+			return s.Whole(), nil
+		}
+	}
+	return func(n int) error {
+		if n%20 == 0 {
+			return p.Publish("physics", whole(n))
+		}
+		_, err := p.Change("physics", "alice@physics", func() (*wire.SnapshotUser, error) { return &numbered(n).Users[0], nil })
+		return err
+	}
+}
+
 // TestRootReaders: threads, and children forked in their midst, look up in
 // snapshots that are replaced all the time. No answer is mixed of two, and none
 // is of one that had been replaced before the question.
@@ -40,10 +81,14 @@ func TestRootReaders(t *testing.T) {
 		name, compiler string
 		threads        string
 		flags          []string
+		large          bool
 	}{
-		{"plain", "cc", "64", nil},
-		{"threads", "clang", "8", []string{"-fsanitize=thread"}},
-		{"memory", "clang", "8", []string{"-fsanitize=address,undefined", "-fno-sanitize-recover=all"}},
+		{"plain", "cc", "64", nil, false},
+		{"threads", "clang", "8", []string{"-fsanitize=thread"}, false},
+		{"memory", "clang", "8", []string{"-fsanitize=address,undefined", "-fno-sanitize-recover=all"}, false},
+		{"large", "cc", "64", nil, true},
+		{"large and threads", "clang", "8", []string{"-fsanitize=thread"}, true},
+		{"large and memory", "clang", "8", []string{"-fsanitize=address,undefined", "-fno-sanitize-recover=all"}, true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			dir := t.TempDir()
@@ -69,8 +114,9 @@ func TestRootReaders(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
+			replace := publisher(snapshots, c.large)
 			publish := func(n int) {
-				if err := wire.WriteSnapshot(snapshots, numbered(n)); err != nil {
+				if err := replace(n); err != nil {
 					t.Fatal(err)
 				}
 				written(n)
@@ -78,7 +124,7 @@ func TestRootReaders(t *testing.T) {
 			publish(0)
 			// The sanitizers know the layout of memory that this asks for.
 			args = []string{"-R", program, snapshots, counter, c.threads, "alice@physics"}
-			if c.name != "memory" { // whose own locks do not survive a fork among threads
+			if !strings.HasSuffix(c.name, "memory") { // whose own locks do not survive a fork among threads
 				args = append(args, "fork")
 			}
 			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)

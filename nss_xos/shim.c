@@ -6,4 +6,6 @@
 #include "../session/shim/xos_fork.c"
 #include "../session/shim/xos_map.c"
 #include "../session/shim/xos_names.c"
+#include "../session/shim/xos_open.c"
+#include "../session/shim/xos_part.c"
 #include "../session/shim/xos_snapshot.c"

@@ -82,6 +82,7 @@ type Map struct {
 
 	mu      sync.Mutex
 	users   map[string]record
+	rolls   map[xos.VOName]*roll // of users
 	groups  map[string]record
 	owner   map[uint32]string // durable and reserved ids; see key
 	spent   map[uint32]record // free ids, with whom they belonged to last
@@ -125,7 +126,7 @@ func open(cfg Config, now func() time.Time, d disk) (*Map, error) {
 	if cfg.Reservations == 0 {
 		cfg.Reservations = 16384
 	}
-	m := &Map{cfg: cfg, now: now, users: map[string]record{}, groups: map[string]record{},
+	m := &Map{cfg: cfg, now: now, users: map[string]record{}, rolls: map[xos.VOName]*roll{}, groups: map[string]record{},
 		owner: map[uint32]string{}, spent: map[uint32]record{}}
 	m.held = newReservations(cfg.Reservations)
 	var err error
@@ -179,10 +180,16 @@ func (m *Map) take(r record) {
 	if r.State == Free {
 		if table[name].ID == r.ID {
 			delete(table, name)
+			if r.User != "" {
+				m.roll(name).strike(Holder{name, r.ID})
+			}
 		}
 		delete(m.owner, r.ID)
 		m.spent[r.ID] = r
 		return
+	}
+	if _, known := table[name]; !known && r.User != "" {
+		m.roll(name).enter(Holder{name, r.ID})
 	}
 	table[name] = r
 	m.owner[r.ID] = key
@@ -293,26 +300,6 @@ func (m *Map) GroupOf(gid uint32) (name string, ok bool) {
 		return "", false
 	}
 	return name, true
-}
-
-// VO gives the durable accounts and groups of one VO, sorted by id.
-func (m *Map) VO(vo xos.VOName) (users, groups []Entry) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	for name, r := range m.users {
-		if _, v, _ := strings.Cut(name, "@"); v == string(vo) {
-			users = append(users, entry(name, r))
-		}
-	}
-	for name, r := range m.groups {
-		if v, _, _ := strings.Cut(name, ":"); v == string(vo) {
-			groups = append(groups, entry(name, r))
-		}
-	}
-	byID := func(s []Entry) func(i, j int) bool { return func(i, j int) bool { return s[i].ID < s[j].ID } }
-	sort.Slice(users, byID(users))
-	sort.Slice(groups, byID(groups))
-	return users, groups
 }
 
 // VOs gives the VOs that have a durable group, sorted.

@@ -230,7 +230,7 @@ func FuzzJournal(f *testing.F) {
 		if err != nil {
 			return
 		}
-		m := &Map{cfg: Config{First: 1000, Last: 2147483646}, users: map[string]record{}, groups: map[string]record{}, owner: map[uint32]string{}, spent: map[uint32]record{}}
+		m := &Map{cfg: Config{First: 1000, Last: 2147483646}, users: map[string]record{}, rolls: map[xos.VOName]*roll{}, groups: map[string]record{}, owner: map[uint32]string{}, spent: map[uint32]record{}}
 		for _, r := range records {
 			m.replay(r)
 		}

@@ -18,11 +18,11 @@ import (
 // drain takes what jobs are told, so that nobody waits for it.
 func (s *stage) drain(t *testing.T) func() (last session.Doing) {
 	told := make(chan session.Doing, 1000)
-	ctx := t.Context()
+	ctx, revoked := t.Context(), s.Revoked() // of this service, not of its successor
 	go func() {
 		for {
 			select {
-			case v := <-s.Revoked():
+			case v := <-revoked:
 				told <- v.Do
 			case <-ctx.Done():
 				return

@@ -29,7 +29,7 @@ func (s *Service) GetPwNam(_ context.Context, p wire.Peer, a xos.Account) (wire.
 		return wire.Passwd{}, unknown()
 	}
 	if e, ok := s.Accounts.User(a); ok {
-		return s.passwd(a, e.ID), nil
+		return s.passwd(a, a.String(), e.ID), nil
 	}
 	if p.UID != 0 {
 		return wire.Passwd{}, unknown()
@@ -38,7 +38,7 @@ func (s *Service) GetPwNam(_ context.Context, p wire.Peer, a xos.Account) (wire.
 	if err != nil {
 		return wire.Passwd{}, err
 	}
-	return s.passwd(a, uid), nil
+	return s.passwd(a, a.String(), uid), nil
 }
 
 // GetPwUID implements wire.Handler.
@@ -47,7 +47,7 @@ func (s *Service) GetPwUID(_ context.Context, p wire.Peer, uid uint32) (wire.Pas
 	if !ok || !s.sees(p, a.VO) {
 		return wire.Passwd{}, unknown()
 	}
-	return s.passwd(a, uid), nil
+	return s.passwd(a, a.String(), uid), nil
 }
 
 // GetGrNam implements wire.Handler.
@@ -95,7 +95,7 @@ func (s *Service) members(p wire.Peer, vo xos.VOName, name string, gid uint32) (
 		if err != nil {
 			return wire.Group{}, err
 		}
-		for _, id := range s.gids(a, own.ID) {
+		for _, id := range s.gids(a, []uint32{own.ID}) {
 			if size += 4 + len(u.Name); id == gid && size < room && len(g.Members) < 8192 {
 				g.Members = append(g.Members, u.Name)
 			}
@@ -113,5 +113,5 @@ func (s *Service) InitGroups(_ context.Context, p wire.Peer, a xos.Account) ([]u
 	if !ok {
 		return nil, unknown()
 	}
-	return s.gids(a, own.ID), nil
+	return s.gids(a, []uint32{own.ID}), nil
 }

@@ -185,7 +185,7 @@ func (s *Service) mapping(p *person) session.Mapping {
 }
 
 func (s *Service) home(a xos.Account) string {
-	return filepath.Join(s.cfg.Homes, string(a.VO), string(a.User))
+	return s.cfg.Homes + "/" + string(a.VO) + "/" + string(a.User)
 }
 
 // find gives the person of an account, or nil.

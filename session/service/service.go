@@ -103,8 +103,7 @@ type Service struct {
 	revoked chan session.Sentence
 	tending sync.Mutex
 
-	publish     sync.Mutex
-	generations map[xos.VOName]uint64 // of the snapshots published by this process
+	snaps *wire.Publisher // of what lookups may say
 
 	mu       sync.Mutex
 	people   map[xos.Account]*person
@@ -145,6 +144,7 @@ func New(cfg Config, deps Deps) (*Service, error) {
 			*d.at = d.without
 		}
 	}
+	cfg.Homes = filepath.Clean(cfg.Homes)
 	if cfg.Linger == 0 {
 		cfg.Linger = time.Minute
 	}
@@ -156,9 +156,10 @@ func New(cfg Config, deps Deps) (*Service, error) {
 	}
 	s := &Service{cfg: cfg, Deps: deps,
 		changed: make(chan struct{}, 1), revoked: make(chan session.Sentence, 64),
-		generations: map[xos.VOName]uint64{}, people: map[xos.Account]*person{}, sessions: map[xos.SessionID]*login{},
+		people: map[xos.Account]*person{}, sessions: map[xos.SessionID]*login{},
 		learned: map[xos.Account][]xos.GroupName{}, refusals: refusals{lately: map[string]*refusal{}},
 		tries: tries{}, agents: map[xos.Account]*served{}, attends: make(chan struct{}, attending), checking: make(chan struct{}, maxChecking)}
+	s.snaps = wire.NewPublisher(s.snapshots(), s.Now)
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	if err := s.makeDirectories(); err != nil {
 		return nil, err

@@ -66,7 +66,7 @@ func (s *Service) settle(ctx context.Context, who vom.Identity, uid uint32, show
 		return nil, err
 	}
 	if changed {
-		if err = s.publishVO(who.VO); err != nil {
+		if err = s.publish(who.Account); err != nil {
 			return nil, err
 		}
 	}

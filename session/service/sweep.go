@@ -160,7 +160,7 @@ func (s *Service) judge(ctx context.Context, e account.Entry, r residue.Report, 
 	// Her mount point, if it is empty; nobody else's has its name.
 	os.Remove(s.home(a))
 	if s.serves(a.VO) {
-		err = s.publishVO(a.VO)
+		err = s.publish(a)
 	}
 	return true, err
 }

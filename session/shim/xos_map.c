@@ -13,16 +13,21 @@
  *    bounds what ids do not show (another root directory or namespace,
  *    capabilities, labels, a changed mode).
  *
- * There are no locks, which a fork could leave locked for ever. A mapping has
- * a word of state: whether it is there, and by how many it is held. A process
- * that was forked while other threads were in lookups has none of them, but
- * their holds: it takes all back before its first one (xos_fork.c). Where a
- * thread dies in a lookup otherwise, its mapping is never unmapped, and its
- * place is lost. Without a place, lookups read the file, which is slower and
- * no less right. */
+ * There are no locks, which a fork could leave locked for ever. A place has a
+ * word of state: whether a snapshot is there, all of it, and by how many it is
+ * held; each of the snapshot's two files says for itself whether it is mapped
+ * (xos_part.c).
+ *
+ * A process that was forked while other threads were in lookups has none of
+ * them, but their holds: it takes all back before its first one (xos_fork.c),
+ * and a snapshot that was being changed is emptied before anyone holds it.
+ * Where a thread dies in a lookup otherwise, its mapping is never unmapped, and
+ * its place is lost. Without a place, lookups read the files, which is slower
+ * and no less right. */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
+#include <endian.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
@@ -33,8 +38,8 @@
 #include "xos_shim.h"
 
 #define BUSY 0x80000000u  /* one thread is mapping or unmapping it */
-#define LIVE 0x40000000u  /* it is there */
-#define STALE 0x20000000u /* and must not be held anew */
+#define LIVE 0x40000000u  /* it is there, unless it is also */
+#define STALE 0x20000000u /* which must not be held anew: it may be half there */
 #define HOLDERS 0x1fffffffu
 
 /* The id that a user namespace shows for all that it does not know. */
@@ -78,9 +83,10 @@ static int has_right(const struct xos_mapped *m, struct xos_ids *who)
 
 static int is_given_up(const struct xos_mapped *m)
 {
-	const void *generation = m->p + XOS_SNAP_GENERATION;
+	const void *generation = m->head.p + XOS_SNAP_GENERATION;
 
-	return __atomic_load_n((const uint64_t *)generation, __ATOMIC_ACQUIRE) != m->generation;
+	return le64toh(__atomic_load_n((const uint64_t *)generation, __ATOMIC_ACQUIRE)) !=
+	       m->generation;
 }
 
 static void set_stale(struct xos_mapped *m)
@@ -151,7 +157,7 @@ int xos_is_fresh(const struct xos_mapped *m)
 
 int xos_is_same(struct xos_mapped *m, const struct stat *st)
 {
-	if (st->st_dev != m->dev || st->st_ino != m->ino || (size_t)st->st_size != m->size) {
+	if (st->st_dev != m->dev || st->st_ino != m->ino || (size_t)st->st_size != m->head.size) {
 		set_stale(m);
 		return 0;
 	}
@@ -163,19 +169,15 @@ int xos_is_same(struct xos_mapped *m, const struct stat *st)
  * thread alone. What is mapped there stays for now. */
 static int seize(struct xos_mapped *m, uint32_t state)
 {
-	return __atomic_compare_exchange_n(&m->state, &state, BUSY | (state & LIVE), 0,
-	                                   __ATOMIC_ACQUIRE, __ATOMIC_RELAXED);
+	return __atomic_compare_exchange_n(&m->state, &state, BUSY, 0, __ATOMIC_ACQUIRE,
+	                                   __ATOMIC_RELAXED);
 }
 
 /* Unmaps what a seized place has. */
 static void empty(struct xos_cache *c, struct xos_mapped *m)
 {
-	if ((__atomic_load_n(&m->state, __ATOMIC_RELAXED) & LIVE) == 0)
-		return;
-	/* A child that is forked now must not do it again. */
-	__atomic_store_n(&m->state, BUSY, __ATOMIC_RELEASE);
-	munmap((void *)(uintptr_t)m->p, m->size);
-	__atomic_fetch_sub(&c->bytes, m->size, __ATOMIC_RELAXED);
+	xos_part_unmap(c, &m->head);
+	xos_part_unmap(c, &m->base);
 }
 
 /* A place to map into: a stale or empty one, or else one whose turn it is.
@@ -203,6 +205,11 @@ static struct xos_mapped *place(struct xos_cache *c)
 	return found;
 }
 
+static size_t size_of(const struct xos_part *f)
+{
+	return f->p != NULL ? f->size : 0;
+}
+
 void xos_take_back(struct xos_cache *c)
 {
 	struct xos_mapped *m;
@@ -211,15 +218,11 @@ void xos_take_back(struct xos_cache *c)
 	for (m = c->mapped; m < c->mapped + XOS_CACHED; m++) {
 		uint32_t s = __atomic_load_n(&m->state, __ATOMIC_RELAXED) & ~HOLDERS;
 
-		/* One was unmapping it: whether that is done is not known. It stays
-		 * as it is, since others may be at its addresses by now. */
-		if ((s & (BUSY | LIVE)) == BUSY)
-			s = 0;
-		/* One had mapped it, and no more. */
+		/* One was changing it. What it had not noted as mapped, or no more,
+		 * stays as it is: that may be the work of others by now. */
 		if ((s & BUSY) != 0)
 			s = LIVE | STALE;
-		if (s != 0)
-			bytes += m->size;
+		bytes += size_of(&m->head) + size_of(&m->base);
 		__atomic_store_n(&m->state, s, __ATOMIC_RELAXED);
 	}
 	__atomic_store_n(&c->bytes, bytes, __ATOMIC_RELAXED);
@@ -239,63 +242,37 @@ static int is_affordable(const struct xos_cache *c, size_t size)
 	return most.rlim_cur == RLIM_INFINITY || all <= most.rlim_cur / 8;
 }
 
-/* Whether two sizes take as many pages. */
-static int is_alike(size_t a, size_t b)
+/* Maps the snapshot into m, which is this thread's. */
+static int map(struct xos_cache *c, struct xos_mapped *m, const struct xos_opened *o,
+               const char *vo, size_t vo_len, struct xos_ids *who)
 {
-	size_t page = (size_t)sysconf(_SC_PAGESIZE);
-
-	return (a + page - 1) / page == (b + page - 1) / page;
-}
-
-/* Maps the file into m, which is this thread's. Where it can, it does so in
- * place of the former one, so that whenever the process is forked the child
- * knows what is there. */
-static int map(struct xos_cache *c, struct xos_mapped *m, int fd, const struct stat *st,
-               const struct xos_header *h, struct xos_ids *who)
-{
-	void *at = NULL, *p;
-
-	if ((__atomic_load_n(&m->state, __ATOMIC_RELAXED) & LIVE) != 0 &&
-	    is_alike(m->size, (size_t)st->st_size)) {
-		at = (void *)(uintptr_t)m->p;
-		__atomic_fetch_sub(&c->bytes, m->size, __ATOMIC_RELAXED);
-	} else {
-		empty(c, m);
+	if (xos_part_map(c, &m->head, &o->head) && xos_part_map(c, &m->base, &o->base)) {
+		__atomic_store_n(&m->checked, now(), __ATOMIC_RELAXED);
+		m->dev = o->st.st_dev;
+		m->ino = o->st.st_ino;
+		m->owner = o->st.st_uid;
+		m->group = o->st.st_gid;
+		m->generation = o->generation;
+		m->vo_len = vo_len;
+		memcpy(m->vo, vo, vo_len);
+		/* The header may be older than the mapping. */
+		if (!is_given_up(m) && has_right(m, who))
+			return 1;
 	}
-	p = mmap(at, (size_t)st->st_size, PROT_READ, MAP_SHARED | (at != NULL ? MAP_FIXED : 0), fd, 0);
-	if (p == MAP_FAILED)
-		return 0; /* whether the former is still there depends on the kernel */
-	m->p = p;
-	m->size = (size_t)st->st_size;
-	__atomic_store_n(&m->state, BUSY | LIVE, __ATOMIC_RELEASE); /* see xos_take_back */
-	/* Other people's names are not for this process's core files. */
-	madvise(p, (size_t)st->st_size, MADV_DONTDUMP);
-	__atomic_store_n(&m->checked, now(), __ATOMIC_RELAXED);
-	m->dev = st->st_dev;
-	m->ino = st->st_ino;
-	m->owner = st->st_uid;
-	m->group = st->st_gid;
-	m->generation = h->generation;
-	m->index = h->index;
-	m->vo_len = h->vo_len;
-	memcpy(m->vo, h->vo, h->vo_len);
-	/* The header may be older than the mapping. */
-	if (!is_given_up(m) && has_right(m, who))
-		return 1;
-	__atomic_store_n(&m->state, BUSY, __ATOMIC_RELEASE);
-	munmap(p, m->size);
+	empty(c, m);
 	return 0;
 }
 
-struct xos_mapped *xos_keep(struct xos_cache *c, int fd, const struct stat *st,
-                            const struct xos_header *h, struct xos_ids *who)
+struct xos_mapped *xos_keep(struct xos_cache *c, const struct xos_opened *o, const char *vo,
+                            size_t vo_len, struct xos_ids *who)
 {
+	const struct stat *st = &o->st;
 	struct xos_mapped *m;
 	uint32_t idle = 0;
 
-	if (h->generation == 0 || st->st_uid == OVERFLOW_ID || st->st_gid == OVERFLOW_ID ||
+	if (o->generation == 0 || st->st_uid == OVERFLOW_ID || st->st_gid == OVERFLOW_ID ||
 	    (st->st_mode & (S_IRUSR | S_IRGRP)) != (S_IRUSR | S_IRGRP) || !xos_settle(c) ||
-	    !is_affordable(c, (size_t)st->st_size))
+	    !is_affordable(c, o->head.size + o->base.size))
 		return NULL;
 	/* One at a time, lest many threads that begin together fill all places
 	 * with one snapshot. */
@@ -303,13 +280,11 @@ struct xos_mapped *xos_keep(struct xos_cache *c, int fd, const struct stat *st,
 	                                 __ATOMIC_RELAXED))
 		return NULL;
 	m = place(c);
-	if (m != NULL && !map(c, m, fd, st, h, who)) {
-		__atomic_store_n(&m->state, 0, __ATOMIC_RELEASE);
-		m = NULL;
-	}
 	if (m != NULL) {
-		__atomic_fetch_add(&c->bytes, m->size, __ATOMIC_RELAXED);
-		__atomic_store_n(&m->state, LIVE | 1, __ATOMIC_RELEASE);
+		int mapped = map(c, m, o, vo, vo_len, who);
+
+		__atomic_store_n(&m->state, mapped ? LIVE | 1 : 0, __ATOMIC_RELEASE);
+		m = mapped ? m : NULL;
 	}
 	__atomic_store_n(&c->filling, 0, __ATOMIC_RELEASE);
 	return m;

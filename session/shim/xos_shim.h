@@ -12,6 +12,7 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/stat.h>
 #include <sys/types.h>
 
 #include "xos_wire.h"
@@ -94,7 +95,7 @@ int xos_high_fd(int fd);
 /* --- snapshots (xos_snapshot.c) ------------------------------------------ */
 
 struct xos_record {
-	uint32_t kind; /* XOS_SNAP_USER or XOS_SNAP_GROUP */
+	uint32_t kind; /* XOS_SNAP_USER, XOS_SNAP_GROUP or XOS_SNAP_GONE */
 	struct xos_in in;
 	unsigned char *body;     /* its memory, or NULL: */
 	struct xos_mapped *held; /* it is in this mapping */
@@ -107,11 +108,44 @@ enum xos_find {
 	XOS_BROKEN, /* it is no snapshot, or cannot be read */
 };
 /* Looks for a name in its VO's snapshot, and for an id in all that this
- * process may read. xos_record_free must follow XOS_FOUND. */
+ * process may read. What is found is a user or a group, and xos_record_free
+ * must follow. */
 enum xos_find xos_find_name(const struct xos_place *at, const char *vo, size_t vo_len,
                             const char *name, struct xos_record *r);
 enum xos_find xos_find_id(const struct xos_place *at, uint32_t id, struct xos_record *r);
 void xos_record_free(struct xos_record *r);
+
+/* --- files of snapshots (xos_open.c) -------------------------------------- */
+
+/* Where a file's indexes are; no slots: there is no file. */
+struct xos_index {
+	uint32_t slots, names, ids;
+};
+/* One file of a snapshot, in memory or open. */
+struct xos_part {
+	const unsigned char *p; /* or NULL, and then */
+	int fd;
+	size_t size;
+	struct xos_index index;
+};
+/* A snapshot that was opened. Its rights are those of the newest file. */
+struct xos_opened {
+	struct xos_part head, base; /* base.index.slots is 0 if there is none */
+	struct stat st;             /* of the head */
+	uint64_t generation;        /* of the head */
+	uint64_t based;             /* generation of the base, or 0 */
+};
+/* Whether all of b[0..n) could be read. */
+int xos_read_at(const struct xos_part *f, void *b, size_t n, uint32_t offset);
+/* Opens the newest file of a VO's snapshot, of which nothing is read yet;
+ * xos_close must follow XOS_FOUND. */
+enum xos_find xos_open(const struct xos_place *at, const char *vo, size_t vo_len,
+                       struct xos_opened *o);
+/* Reads what was opened, and opens the base that it names. XOS_ABSENT: another
+ * one has taken its place meanwhile. */
+enum xos_find xos_open_all(const struct xos_place *at, const char *vo, size_t vo_len,
+                           struct xos_opened *o);
+void xos_close(struct xos_opened *o);
 
 /* --- mapped snapshots (xos_map.c) ---------------------------------------- */
 
@@ -122,30 +156,17 @@ void xos_record_free(struct xos_record *r);
 /* Groups that a process may have; one with more reads the files. */
 #define XOS_OWN_GROUPS 128
 
-/* Where a snapshot's indexes are. */
-struct xos_index {
-	uint32_t slots, names, ids;
-};
-/* What a snapshot's header says of it. */
-struct xos_header {
-	uint64_t generation;
-	struct xos_index index;
-	const char *vo;
-	size_t vo_len;
-};
 /* A snapshot in memory. All but state and checked stay as they are while one
  * holds it. */
 struct xos_mapped {
 	uint32_t state;
 	unsigned long checked; /* when it was last opened, in milliseconds */
-	const unsigned char *p;
-	size_t size;
-	dev_t dev;
+	struct xos_part head, base; /* base.p is NULL if there is none */
+	dev_t dev;                  /* of the head's file, as what follows */
 	ino_t ino;
-	uid_t owner; /* of the file */
+	uid_t owner;
 	gid_t group;
 	uint64_t generation;
-	struct xos_index index;
 	size_t vo_len;
 	char vo[XOS_MAX_NAME];
 };
@@ -165,7 +186,6 @@ struct xos_ids {
 	gid_t group, groups[XOS_OWN_GROUPS];
 };
 
-struct stat;
 /* Gives a VO's mapping, or the one at a place: one that its writer has not
  * given up and that the caller has the right to read. NULL if there is none;
  * xos_let_go must follow otherwise. */
@@ -179,11 +199,18 @@ int xos_is_fresh(const struct xos_mapped *m);
  * then fresh; otherwise nobody gets it any more. */
 int xos_is_same(struct xos_mapped *m, const struct stat *st);
 /* Maps a snapshot and holds it; NULL if that is not possible or wise. */
-struct xos_mapped *xos_keep(struct xos_cache *c, int fd, const struct stat *st,
-                            const struct xos_header *h, struct xos_ids *who);
+struct xos_mapped *xos_keep(struct xos_cache *c, const struct xos_opened *o, const char *vo,
+                            size_t vo_len, struct xos_ids *who);
 /* Takes back what is held by threads that this process does not have. Nobody
  * else may be at the cache. */
 void xos_take_back(struct xos_cache *c);
+
+/* --- files in memory (xos_part.c) ----------------------------------------- */
+
+/* Maps the file that is open in f, if there is one, in place of what `to` has;
+ * 0 if that fails, and then it has nothing. */
+int xos_part_map(struct xos_cache *c, struct xos_part *to, const struct xos_part *f);
+void xos_part_unmap(struct xos_cache *c, struct xos_part *f);
 
 /* --- forks (xos_fork.c) --------------------------------------------------- */
 

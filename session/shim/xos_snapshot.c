@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  * Reads a VO's snapshot, a few bytes of it for each lookup: from a mapping
- * that is kept (xos_map.c), or else with pread. Nothing in the file is
- * believed: every read is bounded by the file's end, and every record is read
- * as a reply from a socket is. */
+ * that is kept (xos_map.c), or else with pread. Nothing in a file is believed:
+ * every read is bounded by the file's end, and every record is read as a reply
+ * from a socket is. */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
@@ -19,114 +19,69 @@
 
 /* More VOs than this are not looked through for an id. */
 #define MAX_VOS 1024
-/* Root, as seen from a user namespace in which it is nobody. */
-#define OVERFLOW_UID 65534
+/* How often a head is looked for again whose base is not there. */
+#define TRIES 16
 /* Slots of an index that one read takes. */
 #define CHUNK 8
 
 struct snapshot {
-	struct xos_mapped *held; /* or NULL, and then */
-	int fd;
-	struct xos_index index;
+	struct xos_mapped *held; /* or NULL: it is open */
+	struct xos_part head, base;
 };
 
-static void leave(const struct snapshot *s)
+static void use(struct snapshot *s, struct xos_mapped *held)
 {
+	s->held = held;
+	s->head = held->head;
+	s->base = held->base;
+}
+
+static void leave(struct snapshot *s)
+{
+	struct xos_opened o = {.head = s->head, .base = s->base};
+
 	if (s->held != NULL)
 		xos_let_go(s->held);
 	else
-		close(s->fd);
+		xos_close(&o);
 }
 
-/* Whether all of p[0..n) could be read. */
-static int read_at(const struct snapshot *s, void *p, size_t n, uint32_t offset)
-{
-	ssize_t k;
-
-	if (s->held != NULL) {
-		if (offset > s->held->size || n > s->held->size - offset)
-			return 0;
-		memcpy(p, s->held->p + offset, n);
-		return 1;
-	}
-	do
-		k = pread(s->fd, p, n, (off_t)offset);
-	while (k < 0 && errno == EINTR);
-	return k >= 0 && (size_t)k == n;
-}
-
-/* Reads the header of a file of this size, which must be that of h->vo. */
-static int read_header(int fd, struct xos_header *h, off_t size)
-{
-	const struct snapshot s = {.fd = fd};
-	unsigned char b[XOS_SNAP_HEADER];
-	uint64_t index;
-
-	if (!read_at(&s, b, sizeof b, 0) || memcmp(b, XOS_SNAP_MAGIC, 8) != 0 ||
-	    xos_le32(b + 8) != XOS_SNAP_VERSION || xos_le32(b + 12) != size ||
-	    xos_le32(b + 44) != h->vo_len || memcmp(b + 48, h->vo, h->vo_len) != 0)
-		return 0;
-	memcpy(&h->generation, b + XOS_SNAP_GENERATION, sizeof h->generation);
-	h->index = (struct xos_index){xos_le32(b + 32), xos_le32(b + 36), xos_le32(b + 40)};
-	index = (uint64_t)h->index.slots * 8;
-	return h->index.slots != 0 && (h->index.slots & (h->index.slots - 1)) == 0 &&
-	       h->index.names + index <= (uint64_t)size && h->index.ids + index <= (uint64_t)size;
-}
-
-/* Opens a VO's snapshot, if it is a file that is what it should be. */
-static enum xos_find open_file(const struct xos_place *at, const char *vo, size_t vo_len, int *fd,
-                               struct stat *st)
-{
-	char path[256];
-	int n = snprintf(path, sizeof path, "%s/" XOS_SNAP_PREFIX "%.*s" XOS_SNAP_SUFFIX,
-	                 at->snapshots, (int)vo_len, vo);
-
-	if (n < 0 || (size_t)n >= sizeof path)
-		return XOS_ABSENT;
-	*fd = xos_high_fd(open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY));
-	if (*fd < 0)
-		return errno == ENOENT || errno == ENOTDIR ? XOS_ABSENT
-		       : errno == EACCES || errno == EPERM ? XOS_BARRED
-		                                           : XOS_BROKEN;
-	if (fstat(*fd, st) == 0 && S_ISREG(st->st_mode) &&
-	    (st->st_uid == at->owner || st->st_uid == OVERFLOW_UID) &&
-	    (st->st_mode & (S_IWGRP | S_IWOTH)) == 0 && st->st_size <= (off_t)XOS_SNAP_MAX)
-		return XOS_FOUND;
-	close(*fd);
-	return XOS_BROKEN;
-}
-
-/* Reaches a VO's snapshot in the file, and the mapping `held` of it if that is
+/* Reaches a VO's snapshot in its files, and the mapping `held` of it if that is
  * one: its owner lets go of it. */
 static enum xos_find reach_file(const struct xos_place *at, const char *vo, size_t vo_len,
                                 struct xos_mapped *held, struct xos_ids *who,
                                 struct snapshot *s)
 {
-	struct xos_header h = {.vo = vo, .vo_len = vo_len};
+	struct xos_opened o;
 	enum xos_find f;
-	struct stat st;
+	int tries = 0;
 
-	f = open_file(at, vo, vo_len, &s->fd, &st);
-	s->held = NULL;
-	if (f == XOS_FOUND && held != NULL && xos_is_same(held, &st)) {
-		close(s->fd);
-		s->held = held;
-		s->index = held->index;
-		return XOS_FOUND;
-	}
-	if (held != NULL)
-		xos_let_go(held);
+	do {
+		f = xos_open(at, vo, vo_len, &o);
+		if (f == XOS_FOUND && held != NULL && xos_is_same(held, &o.st)) {
+			xos_close(&o);
+			use(s, held);
+			return XOS_FOUND;
+		}
+		if (held != NULL)
+			xos_let_go(held);
+		held = NULL;
+		if (f != XOS_FOUND)
+			return f;
+		f = xos_open_all(at, vo, vo_len, &o);
+		if (f != XOS_FOUND)
+			xos_close(&o);
+	} while (f == XOS_ABSENT && ++tries < TRIES);
 	if (f != XOS_FOUND)
-		return f;
-	if (!read_header(s->fd, &h, st.st_size)) {
-		close(s->fd);
-		return XOS_BROKEN;
+		return f == XOS_ABSENT ? XOS_BROKEN : f;
+	s->held = at->cache != NULL ? xos_keep(at->cache, &o, vo, vo_len, who) : NULL;
+	if (s->held != NULL) {
+		xos_close(&o);
+		use(s, s->held);
+	} else {
+		s->head = o.head;
+		s->base = o.base;
 	}
-	s->index = h.index;
-	if (at->cache != NULL)
-		s->held = xos_keep(at->cache, s->fd, &st, &h, who);
-	if (s->held != NULL)
-		close(s->fd);
 	return XOS_FOUND;
 }
 
@@ -138,17 +93,16 @@ static enum xos_find reach(const struct xos_place *at, const char *vo, size_t vo
 
 	if (m == NULL || !xos_is_fresh(m))
 		return reach_file(at, vo, vo_len, m, who, s);
-	s->held = m;
-	s->index = m->index;
+	use(s, m);
 	return XOS_FOUND;
 }
 
-static int read_record(const struct snapshot *s, uint32_t offset, struct xos_record *r)
+static int read_record(const struct xos_part *f, uint32_t offset, struct xos_record *r)
 {
 	unsigned char h[8];
 	uint32_t n;
 
-	if (offset > UINT32_MAX - sizeof h || !read_at(s, h, sizeof h, offset))
+	if (offset > UINT32_MAX - sizeof h || !xos_read_at(f, h, sizeof h, offset))
 		return 0;
 	offset += sizeof h;
 	n = xos_le32(h + 4);
@@ -158,14 +112,14 @@ static int read_record(const struct snapshot *s, uint32_t offset, struct xos_rec
 	r->body = NULL;
 	r->held = NULL;
 	r->in = (struct xos_in){NULL, n, 0};
-	if (s->held != NULL) {
-		r->in.p = s->held->p + offset;
-		return n <= s->held->size - offset;
+	if (f->p != NULL) {
+		r->in.p = f->p + offset;
+		return n <= f->size - offset;
 	}
 	r->in.p = r->body = malloc(n > 0 ? n : 1);
 	if (r->body == NULL)
 		return 0;
-	if (read_at(s, r->body, n, offset))
+	if (xos_read_at(f, r->body, n, offset))
 		return 1;
 	xos_record_free(r);
 	return 0;
@@ -179,17 +133,17 @@ static int is_wanted(const struct xos_record *r, const char *name, uint32_t id)
 	struct xos_str own = xos_get_str(&in);
 	uint32_t own_id = xos_get_id(&in);
 
-	if (in.bad || (r->kind != XOS_SNAP_USER && r->kind != XOS_SNAP_GROUP))
+	if (in.bad || r->kind < XOS_SNAP_USER || r->kind > XOS_SNAP_GONE)
 		return 0;
 	return name != NULL ? xos_str_is(own, name) : own_id == id;
 }
 
-/* Looks in the index at `base` for a record of this name or, without one, of
- * this id. */
-static enum xos_find look_up(const struct snapshot *s, uint32_t base, uint32_t key,
-                             const char *name, struct xos_record *r)
+/* Looks in one file for a record of this name or, without one, of this id. */
+static enum xos_find look_up(const struct xos_part *f, uint32_t key, const char *name,
+                             struct xos_record *r)
 {
-	uint32_t h = key * XOS_SNAP_MIX, slot = h ^ h >> 16, slots = s->index.slots, seen = 0;
+	uint32_t h = key * XOS_SNAP_MIX, slot = h ^ h >> 16, slots = f->index.slots, seen = 0;
+	uint32_t index = name != NULL ? f->index.names : f->index.ids;
 
 	while (seen < slots && seen < XOS_SNAP_RUN) {
 		unsigned char b[CHUNK * 8];
@@ -197,7 +151,7 @@ static enum xos_find look_up(const struct snapshot *s, uint32_t base, uint32_t k
 
 		if (n > CHUNK)
 			n = CHUNK;
-		if (!read_at(s, b, n * 8, base + first * 8))
+		if (!xos_read_at(f, b, n * 8, index + first * 8))
 			return XOS_BROKEN;
 		for (i = 0; i < n; i++, seen++) {
 			uint32_t offset = xos_le32(b + i * 8 + 4);
@@ -206,7 +160,7 @@ static enum xos_find look_up(const struct snapshot *s, uint32_t base, uint32_t k
 				return XOS_MISS;
 			if (xos_le32(b + i * 8) != key)
 				continue;
-			if (!read_record(s, offset, r))
+			if (!read_record(f, offset, r))
 				return XOS_BROKEN;
 			if (is_wanted(r, name, key))
 				return XOS_FOUND;
@@ -218,12 +172,17 @@ static enum xos_find look_up(const struct snapshot *s, uint32_t base, uint32_t k
 
 /* Looks for a name or, without one, an id, and leaves the snapshot: what is
  * found in a mapping goes on holding it. */
-static enum xos_find find(const struct snapshot *s, const char *name, uint32_t key,
+static enum xos_find find(struct snapshot *s, const char *name, uint32_t key,
                           struct xos_record *r)
 {
-	enum xos_find f =
-		look_up(s, name != NULL ? s->index.names : s->index.ids, key, name, r);
+	enum xos_find f = look_up(&s->head, key, name, r);
 
+	if (f == XOS_MISS && s->base.index.slots != 0)
+		f = look_up(&s->base, key, name, r);
+	if (f == XOS_FOUND && r->kind == XOS_SNAP_GONE) {
+		xos_record_free(r);
+		f = XOS_MISS;
+	}
 	if (f == XOS_FOUND && s->held != NULL)
 		r->held = s->held;
 	else
@@ -306,12 +265,13 @@ enum xos_find xos_find_id(const struct xos_place *at, uint32_t id, struct xos_re
 
 	/* No id is in two VOs. */
 	for (i = 0; at->cache != NULL && i < XOS_CACHED; i++) {
-		struct snapshot s = {.held = xos_hold_at(at->cache, i, &who)};
+		struct xos_mapped *m = xos_hold_at(at->cache, i, &who);
+		struct snapshot s;
 
-		if (s.held == NULL)
+		if (m == NULL)
 			continue;
-		s.index = s.held->index;
-		if (!xos_is_fresh(s.held))
+		use(&s, m);
+		if (!xos_is_fresh(m))
 			leave(&s);
 		else if (find(&s, NULL, id, r) == XOS_FOUND)
 			return XOS_FOUND;

@@ -125,26 +125,39 @@
  * that the machine serves, an empty one too: that a name is no VO's is seen
  * from there being no file.
  *
- * Nothing of it ever changes but the generation, which its writer makes 0
- * before another takes its place, and before it is removed: so readers may
- * keep it mapped (xos_map.c), and look at that word for whether it is still
- * the one. It never becomes shorter, which would be a SIGBUS in every process
- * that has it mapped: only root may write it, and of root's only xos-node
- * does.
+ * A large VO's snapshot is two files, so that one change need not write all of
+ * it: the head, which is the file above and says what has changed since, and a
+ * base, which it names by its generation. The head's word counts: what it has
+ * under a name or id, a record XOS_SNAP_GONE too, hides what the base has. The
+ * pair changes with the rename of the head alone. A base is there before the
+ * head that names it and removed after the one that names another: who opened
+ * a head and does not find its base looks for the head again. Its owner, group
+ * and mode are the head's.
+ *
+ * Nothing of a file ever changes but the head's generation, which its writer
+ * makes 0 before another takes its place, and before it is removed: so readers
+ * may keep both mapped (xos_map.c), and look at that word for whether they are
+ * still the ones. No file ever becomes shorter, which would be a SIGBUS in
+ * every process that has it mapped: only root may write it, and of root's only
+ * xos-node does.
  *
  *   offset size
  *        0    8  magic       XOS_SNAP_MAGIC
- *        8    4  version     XOS_SNAP_VERSION
+ *        8    4  version     XOS_SNAP_VERSION; a head with a base
+ *                            XOS_SNAP_BASED, which readers that know only the
+ *                            former take for broken, not for all there is
  *       12    4  size        of the whole file, at most XOS_SNAP_MAX
- *       16    8  generation  grows with every snapshot of this VO; 0: given up
+ *       16    8  generation  grows with every head of this VO, 0: given up;
+ *                            that of a base is in its name, in 16 digits
  *       24    4  users       how many records of users
  *       28    4  groups      how many records of groups
  *       32    4  slots       of each index: a power of two, more than
- *                            users + groups
+ *                            there are records
  *       36    4  names       offset of the index by name
  *       40    4  ids         offset of the index by id
  *       44    4  vo          length of the VO's name
  *       48   32  the VO's name, padded with zeros
+ *       80    8  base        its generation, not 0; only if XOS_SNAP_BASED
  *
  * An index is `slots` times {u32 key, u32 offset of a record}, offset 0 where
  * there is none. The key is the id, or FNV-1a (32 bit) of the name. With
@@ -154,6 +167,7 @@
  *
  *   record  u32 kind XOS_SNAP_USER, u32 length: passwd, list<u32> gids
  *           u32 kind XOS_SNAP_GROUP, u32 length: group
+ *           u32 kind XOS_SNAP_GONE, u32 length: string name, u32 id
  *
  * with the fields as above. The private group of a user has no record: it has
  * the user's name and id, and no members.
@@ -161,14 +175,18 @@
 #define XOS_SNAP_DIR "/run/xos/nss"
 #define XOS_SNAP_PREFIX "vo-"
 #define XOS_SNAP_SUFFIX ".snap"
+#define XOS_SNAP_BASE_SUFFIX ".base" /* after the name and '.' generation */
 #define XOS_SNAP_MAGIC "XOSSNAP\n"
 #define XOS_SNAP_VERSION 1
+#define XOS_SNAP_BASED 2
 #define XOS_SNAP_HEADER 80
+#define XOS_SNAP_BASED_HEADER 88
 #define XOS_SNAP_GENERATION 16 /* its offset */
 #define XOS_SNAP_MAX 0x40000000u
 #define XOS_SNAP_MIX 0x9e3779b1u
 #define XOS_SNAP_RUN 4096u
 #define XOS_SNAP_USER 1
 #define XOS_SNAP_GROUP 2
+#define XOS_SNAP_GONE 3
 
 #endif

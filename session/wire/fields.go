@@ -21,8 +21,7 @@ func (e *encoder) str(s string) {
 		e.err = xos.Errorf(xos.Invalid, "%.40q cannot be sent", s)
 		return
 	}
-	e.u32(uint32(len(s)))
-	e.b = append(e.b, s...)
+	e.b = append(binary.LittleEndian.AppendUint32(e.b, uint32(len(s))), s...)
 }
 
 func (e *encoder) strs(list []string) {

@@ -38,6 +38,8 @@ func TestHeader(t *testing.T) {
 		"SOCKET": SocketPath, "SNAP_DIR": SnapshotDir,
 		"SNAP_MAGIC": snapMagic, "SNAP_VERSION": int64(snapVersion), "SNAP_HEADER": int64(snapHeader),
 		"SNAP_MAX": int64(snapMax), "SNAP_MIX": int64(snapMix), "SNAP_USER": int64(snapUser), "SNAP_GROUP": int64(snapGroup),
+		"SNAP_GONE": int64(snapGone), "SNAP_BASED": int64(snapBased), "SNAP_BASED_HEADER": int64(snapBasedHeader), "SNAP_RUN": int64(snapRun),
+		"SNAP_GENERATION": int64(snapGen),
 	} {
 		var got any
 		if s, err := strconv.Unquote(defined[name]); err == nil && strings.HasPrefix(defined[name], `"`) {

@@ -13,12 +13,8 @@ import (
 	"github.com/xtreemos/xos"
 )
 
-// snapRun is how many slots of an index are looked at, see xos_wire.h; snapVOs
-// how many snapshots an id is looked for in.
-const (
-	snapRun = 4096
-	snapVOs = 1024
-)
+// snapVOs is how many snapshots an id is looked for in.
+const snapVOs = 1024
 
 // SnapshotFile is a VO's snapshot, opened to look a few names up. As in the C
 // modules nothing in it is believed: every read is bounded by the file, and a
@@ -32,6 +28,9 @@ type SnapshotFile struct {
 	f                 io.ReaderAt
 	close             func() error
 	slots, names, ids uint32
+	generation        uint64
+	based             uint64        // generation of the base, or 0
+	base              *SnapshotFile // or nil
 }
 
 // SnapshotVOs gives the VOs that have a snapshot in dir: those that the
@@ -61,12 +60,42 @@ func SnapshotVOs(dir string) ([]xos.VOName, error) {
 
 // OpenSnapshot opens a VO's snapshot in dir, for which this process needs the
 // right to read it. It is xos.NotFound if the machine does not serve the VO,
-// xos.Internal if the file is not what it should be. Close it.
+// xos.Internal if a file is not what it should be. Close it.
 func OpenSnapshot(dir string, vo xos.VOName) (*SnapshotFile, error) {
 	if !xos.ValidName(string(vo)) {
 		return nil, errNoName
 	}
-	f, err := os.OpenFile(SnapshotPath(dir, vo), os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+	for range 16 { // another head may take its place, and its base be removed
+		s, err := openFile(SnapshotPath(dir, vo), vo)
+		if err != nil || s.based == 0 {
+			return s, err
+		}
+		base, err := openFile(basePath(dir, vo, s.based), vo)
+		if err == nil {
+			if err = s.join(base); err == nil {
+				return s, nil
+			}
+			base.Close()
+		}
+		s.Close()
+		if !xos.Is(err, xos.NotFound) {
+			return nil, err
+		}
+	}
+	return nil, xos.Errorf(xos.Internal, "the snapshot of %s has no base", vo)
+}
+
+// join gives a head the base that it names.
+func (s *SnapshotFile) join(base *SnapshotFile) error {
+	if s.based == 0 || base.based != 0 || base.generation != s.based || base.GID != s.GID {
+		return xos.Errorf(xos.Internal, "the snapshot of %s: its base is another's", s.VO)
+	}
+	s.base = base
+	return nil
+}
+
+func openFile(path string, vo xos.VOName) (*SnapshotFile, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, errNoName
 	} else if err != nil {
@@ -104,35 +133,54 @@ func readSnapshot(f io.ReaderAt, size int64, vo xos.VOName) (*SnapshotFile, erro
 	bad := func(what string) (*SnapshotFile, error) {
 		return nil, xos.Errorf(xos.Internal, "%s", what)
 	}
-	var h [snapHeader]byte
+	var h [snapBasedHeader]byte
 	if n, _ := f.ReadAt(h[:], 0); n != len(h) {
 		return bad("it has no header")
+	}
+	version, header := binary.LittleEndian.Uint32(h[8:]), uint32(snapHeader)
+	based := uint64(0)
+	if version == snapBased {
+		based, header = binary.LittleEndian.Uint64(h[snapHeader:]), snapBasedHeader
 	}
 	le := binary.LittleEndian
 	n := int(le.Uint32(h[44:]))
 	switch {
-	case string(h[:8]) != snapMagic || le.Uint32(h[8:]) != snapVersion:
+	case string(h[:8]) != snapMagic || version != snapVersion && based == 0:
 		return bad("its format is another")
 	case int64(le.Uint32(h[12:])) != size || size > snapMax:
 		return bad("its size is not what it says")
 	case n != len(vo) || n > snapHeader-48 || string(h[48:48+n]) != string(vo):
 		return bad("it is another VO's")
 	}
-	s := &SnapshotFile{VO: vo, f: f, slots: le.Uint32(h[32:]), names: le.Uint32(h[36:]), ids: le.Uint32(h[40:])}
+	s := &SnapshotFile{VO: vo, f: f, generation: le.Uint64(h[snapGen:]), based: based, slots: le.Uint32(h[32:]), names: le.Uint32(h[36:]), ids: le.Uint32(h[40:])}
 	index := int64(s.slots) * 8
-	if bits.OnesCount32(s.slots) != 1 || int64(s.names)+index > size || int64(s.ids)+index > size {
+	if bits.OnesCount32(s.slots) != 1 || s.names < header || s.ids < header || int64(s.names)+index > size || int64(s.ids)+index > size {
 		return bad("its index does not fit")
 	}
 	return s, nil
 }
 
-// Close gives the file up.
-func (s *SnapshotFile) Close() error { return s.close() }
+// Close gives the files up.
+func (s *SnapshotFile) Close() error {
+	err := s.close()
+	if s.base != nil {
+		err = errors.Join(err, s.base.Close())
+	}
+	return err
+}
 
 // Record is what a snapshot says of a name or id: a user or a group.
 type Record struct {
 	User  *SnapshotUser
 	Group *Group
+}
+
+// entry is what a file says: a record, or that what the base has is gone.
+type entry struct {
+	Record
+	gone bool
+	name string
+	id   uint32
 }
 
 // Name is the name of the user or group.
@@ -153,73 +201,94 @@ func (r Record) ID() uint32 {
 
 // Named finds a user or group by name, xos.NotFound if there is none.
 func (s *SnapshotFile) Named(name string) (Record, error) {
-	return s.find(s.names, nameKey(name), func(r Record) bool { return r.Name() == name })
+	return s.look(func(s *SnapshotFile) (entry, error) {
+		return s.find(s.names, nameKey(name), func(e entry) bool { return e.name == name })
+	})
 }
 
 // Numbered finds a user by uid, or a VO group by gid. A user's gid is her uid.
 func (s *SnapshotFile) Numbered(id uint32) (Record, error) {
-	return s.find(s.ids, id, func(r Record) bool { return r.ID() == id })
+	return s.look(func(s *SnapshotFile) (entry, error) {
+		return s.find(s.ids, id, func(e entry) bool { return e.id == id })
+	})
 }
 
-func (s *SnapshotFile) find(index, key uint32, wanted func(Record) bool) (Record, error) {
+// look looks in the head and, if that says nothing, in the base.
+func (s *SnapshotFile) look(find func(*SnapshotFile) (entry, error)) (Record, error) {
+	e, err := find(s)
+	if s.base != nil && xos.Is(err, xos.NotFound) {
+		e, err = find(s.base)
+	}
+	if err == nil && e.gone {
+		err = errNoName
+	}
+	return e.Record, err
+}
+
+func (s *SnapshotFile) find(index, key uint32, wanted func(entry) bool) (entry, error) {
 	slot := slotOf(key)
 	for seen := uint32(0); seen < min(s.slots, snapRun); seen++ {
-		var e [8]byte
+		var b [8]byte
 		at := int64(index) + int64((slot+seen)&(s.slots-1))*8
-		if n, err := s.f.ReadAt(e[:], at); n != len(e) {
-			return Record{}, xos.Errorf(xos.Internal, "the snapshot of %s ends early: %w", s.VO, err)
+		if n, err := s.f.ReadAt(b[:], at); n != len(b) {
+			return entry{}, xos.Errorf(xos.Internal, "the snapshot of %s ends early: %w", s.VO, err)
 		}
-		offset := binary.LittleEndian.Uint32(e[4:])
+		offset := binary.LittleEndian.Uint32(b[4:])
 		if offset == 0 {
 			break
 		}
-		if binary.LittleEndian.Uint32(e[:]) != key {
+		if binary.LittleEndian.Uint32(b[:]) != key {
 			continue
 		}
 		r, err := s.record(offset)
 		if err != nil {
-			return Record{}, err
+			return entry{}, err
 		}
 		if wanted(r) { // a key may be another name's too
 			return r, nil
 		}
 	}
-	return Record{}, errNoName
+	return entry{}, errNoName
 }
 
 // record reads the record at an offset, and refuses one that would speak for
 // another VO.
-func (s *SnapshotFile) record(offset uint32) (Record, error) {
+func (s *SnapshotFile) record(offset uint32) (entry, error) {
 	broken := xos.Errorf(xos.Internal, "the snapshot of %s has a broken record", s.VO)
 	var h [8]byte
 	if n, _ := s.f.ReadAt(h[:], int64(offset)); n != len(h) {
-		return Record{}, broken
+		return entry{}, broken
 	}
 	size := binary.LittleEndian.Uint32(h[4:])
 	if size > maxBody {
-		return Record{}, broken
+		return entry{}, broken
 	}
 	body := make([]byte, size)
 	if n, _ := s.f.ReadAt(body, int64(offset)+int64(len(h))); n != len(body) {
-		return Record{}, broken
+		return entry{}, broken
 	}
 	d := &decoder{b: body}
-	var r Record
+	var r entry
 	switch binary.LittleEndian.Uint32(h[:]) {
 	case snapUser:
 		u := SnapshotUser{Passwd: d.passwd(), Groups: d.ids()}
-		r.User = &u
+		r.User, r.name, r.id = &u, u.Name, u.UID
 		if a, err := xos.ParseAccount(u.Name); d.end() != nil || err != nil || a.VO != s.VO {
-			return Record{}, broken
+			return entry{}, broken
 		}
 	case snapGroup:
 		g := d.group()
-		r.Group = &g
+		r.Group, r.name, r.id = &g, g.Name, g.GID
 		if vo, _, _ := strings.Cut(g.Name, ":"); d.end() != nil || !ValidGroup(g.Name) || vo != string(s.VO) {
-			return Record{}, broken
+			return entry{}, broken
+		}
+	case snapGone:
+		r.gone, r.name, r.id = true, d.str(), d.id()
+		if d.end() != nil {
+			return entry{}, broken
 		}
 	default:
-		return Record{}, broken
+		return entry{}, broken
 	}
 	return r, nil
 }

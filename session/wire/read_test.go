@@ -169,9 +169,10 @@ func FuzzSnapshotFile(f *testing.F) {
 	for _, b := range corpus(f, "snapshot") {
 		f.Add(b, "alice@physics", uint32(1879050001))
 		f.Add(b, "physics:higgs", uint32(1900000000))
+		f.Add(b, "bob@physics", uint32(1879050002))
 	}
 	f.Fuzz(func(t *testing.T, b []byte, name string, id uint32) {
-		s, err := readSnapshot(bytes.NewReader(b), int64(len(b)), "physics")
+		s, err := readPair(b)
 		if err != nil {
 			return
 		}

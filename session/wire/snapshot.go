@@ -1,26 +1,12 @@
 package wire
 
 import (
-	"encoding/binary"
-	"hash/fnv"
-	"math/bits"
+	"fmt"
 	"os"
 	"path/filepath"
 	"syscall"
 
 	"github.com/xtreemos/xos"
-)
-
-// The format of snapshots; see xos_wire.h.
-const (
-	snapMagic   = "XOSSNAP\n"
-	snapVersion = 1
-	snapHeader  = 80
-	snapGen     = 16 // offset of the generation
-	snapMax     = 1 << 30
-	snapMix     = 0x9e3779b1
-	snapUser    = 1
-	snapGroup   = 2
 )
 
 // Snapshot is all that lookups may say of one VO's accounts on this machine.
@@ -47,6 +33,23 @@ type SnapshotUser struct {
 type SnapshotGroup struct {
 	Name string
 	GID  uint32
+}
+
+// Whole is a Snapshot whose users are made one by one, since there may be very
+// many. Its generation is given to it.
+type Whole struct {
+	VO     xos.VOName
+	GID    uint32
+	Groups []SnapshotGroup
+	// Len is how many users there are, and User gives each of them, more than
+	// once and in several goroutines.
+	Len  int
+	User func(i int) SnapshotUser
+}
+
+// Whole is the same, of users that are all there.
+func (s Snapshot) Whole() Whole {
+	return Whole{s.VO, s.GID, s.Groups, len(s.Users), func(i int) SnapshotUser { return s.Users[i] }}
 }
 
 // SnapshotPath is the file of a VO's snapshot in dir.
@@ -79,10 +82,10 @@ func RemoveSnapshot(dir string, vo xos.VOName) error {
 }
 
 // WriteSnapshot puts s into dir (mode 0755, root's), in place of the VO's
-// former one. Readers see the one or the other, never a mixture. The file is
-// 0640 root:GID when it appears. Write one for each VO the machine serves,
-// also while it has no user: the modules take a VO without a snapshot as one
-// that is not served.
+// former one, all of it in one file. Readers see the one or the other, never a
+// mixture. The file is 0640 root:GID when it appears. Write one for each VO the
+// machine serves, also while it has no user: the modules take a VO without a
+// snapshot as one that is not served. A Publisher does so at less cost.
 //
 // A group's list of members is cut where it would exceed a message; the
 // users' own lists of groups, which decide, are never cut.
@@ -91,165 +94,82 @@ func WriteSnapshot(dir string, s Snapshot) error {
 	if err != nil {
 		return err
 	}
-	path := SnapshotPath(dir, s.VO)
-	f, err := os.CreateTemp(dir, ".new-"+string(s.VO)+"-*")
+	return writeHead(dir, s.VO, s.GID, b)
+}
+
+// writeHead puts a head in place of the former one.
+func writeHead(dir string, vo xos.VOName, gid uint32, b []byte) error {
+	return place(SnapshotPath(dir, vo), vo, gid, func(f *os.File) error { _, err := f.Write(b); return err }, func() { giveUp(dir, vo) })
+}
+
+// basePath is the file of a base.
+func basePath(dir string, vo xos.VOName, generation uint64) string {
+	return filepath.Join(dir, fmt.Sprintf("vo-%s.%016x.base", vo, generation))
+}
+
+// place makes a file appear with all that is in it. What must be done right
+// before it does is done then.
+func place(path string, vo xos.VOName, gid uint32, fill func(f *os.File) error, before func()) error {
+	f, err := os.CreateTemp(filepath.Dir(path), unfinished+string(vo)+"-*")
 	if err != nil {
-		return xos.Errorf(xos.Internal, "writing the snapshot of %s: %w", s.VO, err)
+		return xos.Errorf(xos.Internal, "writing the snapshot of %s: %w", vo, err)
 	}
 	defer os.Remove(f.Name()) // fails once it is renamed
 	defer f.Close()
 	for _, step := range []func() error{
-		func() error { return f.Chown(0, int(s.GID)) },
+		func() error { return f.Chown(0, int(gid)) },
 		func() error { return f.Chmod(0o640) },
-		func() error { _, err := f.Write(b); return err },
+		func() error { return fill(f) },
 		f.Close,
-		func() error { giveUp(dir, s.VO); return nil },
+		func() error { before(); return nil },
 		func() error { return os.Rename(f.Name(), path) },
 	} {
 		if err := step(); err != nil {
-			return xos.Errorf(xos.Internal, "writing the snapshot of %s: %w", s.VO, err)
+			return xos.Errorf(xos.Internal, "writing the snapshot of %s: %w", vo, err)
 		}
 	}
 	return nil
 }
 
-// encode lays the file out, or says what in s contradicts itself.
+// unfinished begins the names of files that are being written.
+const unfinished = ".new-"
+
+// encode lays all of s out in one file, or says what in it contradicts itself.
 func (s Snapshot) encode() ([]byte, error) {
-	if err := s.check(); err != nil {
+	w := s.Whole()
+	lists, err := w.rosters()
+	if err != nil {
 		return nil, err
 	}
-	slots := uint32(1) << bits.Len(uint(len(s.Users)+len(s.Groups)))
-	slots *= 2 // at most half full: runs stay short
-	e := encoder{b: make([]byte, snapHeader, snapHeader+int(slots)*16)}
-	h := e.b
-	copy(h, snapMagic)
-	names := index{at: snapHeader, slots: slots}
-	ids := index{at: snapHeader + slots*8, slots: slots}
-	e.b = append(e.b, make([]byte, slots*16)...)
-
-	members := map[uint32][]string{}
-	for _, u := range s.Users {
-		names.put(e.b, nameKey(u.Name), uint32(len(e.b)))
-		ids.put(e.b, u.UID, uint32(len(e.b)))
-		e.record(snapUser, func(e *encoder) {
-			e.passwd(u.Passwd)
-			e.ids(u.Groups)
-		})
-		for _, gid := range u.Groups {
-			members[gid] = append(members[gid], u.Name)
+	w.enroll(lists)
+	l := w.begin(lists)
+	for i := range s.Users {
+		if err := s.Users[i].check(s.VO); err != nil {
+			return nil, err
 		}
+		l.user(&s.Users[i])
 	}
-	for _, g := range s.Groups {
-		names.put(e.b, nameKey(g.Name), uint32(len(e.b)))
-		ids.put(e.b, g.GID, uint32(len(e.b)))
-		list := fitting(members[g.GID])
-		e.record(snapGroup, func(e *encoder) { e.group(Group{g.Name, g.GID, list}) })
-	}
-	if e.err != nil {
-		return nil, e.err
-	}
-	if len(e.b) > snapMax {
-		return nil, xos.Errorf(xos.TooLarge, "snapshot of %s: %d bytes, at most %d", s.VO, len(e.b), snapMax)
-	}
-	h = e.b[:snapHeader]
-	le := binary.LittleEndian
-	le.PutUint32(h[8:], snapVersion)
-	le.PutUint32(h[12:], uint32(len(e.b)))
-	le.PutUint64(h[snapGen:], s.Generation)
-	le.PutUint32(h[24:], uint32(len(s.Users)))
-	le.PutUint32(h[28:], uint32(len(s.Groups)))
-	le.PutUint32(h[32:], slots)
-	le.PutUint32(h[36:], names.at)
-	le.PutUint32(h[40:], ids.at)
-	le.PutUint32(h[44:], uint32(len(s.VO)))
-	copy(h[48:], s.VO)
-	return e.b, nil
+	return l.finish(s.Generation)
 }
 
-// check refuses what would answer for another VO, or twice for one id.
-func (s Snapshot) check() error {
-	vo := string(s.VO)
-	if !xos.ValidName(vo) || xos.ReservedName(vo) {
-		return xos.Errorf(xos.Invalid, "%.40q is no name for a VO", vo)
+// begin lays out all but the users.
+func (w Whole) begin(lists rosters) *layout {
+	size := 0
+	for _, r := range lists {
+		size += 256 + r.size
 	}
-	ids, names := map[uint32]bool{}, map[string]bool{}
-	add := func(name string, id uint32) error {
-		if ids[id] || names[name] {
-			return xos.Errorf(xos.Conflict, "snapshot of %s: %s (%d) is there twice", vo, name, id)
-		}
-		ids[id], names[name] = true, true
-		return nil
+	l := newLayout(w.VO, 0, w.Len+len(w.Groups), size)
+	for _, g := range w.Groups {
+		l.group(lists[g.GID].group())
 	}
-	for _, u := range s.Users {
-		if a, err := xos.ParseAccount(u.Name); err != nil || a.VO != s.VO || u.GID != u.UID {
-			return xos.Errorf(xos.Invalid, "snapshot of %s: bad user %.80q (%d, %d)", vo, u.Name, u.UID, u.GID)
-		}
-		if err := add(u.Name, u.UID); err != nil {
-			return err
-		}
-	}
-	own := false
-	for _, g := range s.Groups {
-		if !ValidGroup(g.Name) || g.Name != vo && (len(g.Name) < len(vo) || g.Name[:len(vo)+1] != vo+":") {
-			return xos.Errorf(xos.Invalid, "snapshot of %s: bad group %.80q", vo, g.Name)
-		}
-		if err := add(g.Name, g.GID); err != nil {
-			return err
-		}
-		own = own || g.Name == vo && g.GID == s.GID
-	}
-	if !own {
-		return xos.Errorf(xos.Invalid, "snapshot of %s: its own group is not %d", vo, s.GID)
+	return l
+}
+
+// check refuses a user of another VO.
+func (u *SnapshotUser) check(vo xos.VOName) error {
+	n := len(u.Name) - len(vo) - 1 // the grammar of ParseAccount, but vo is known to follow it
+	if n < 1 || u.Name[n] != '@' || u.Name[n+1:] != string(vo) || !xos.ValidName(u.Name[:n]) || xos.ReservedName(u.Name[:n]) || u.GID != u.UID {
+		return xos.Errorf(xos.Invalid, "snapshot of %s: bad user %.80q (%d, %d)", vo, u.Name, u.UID, u.GID)
 	}
 	return nil
-}
-
-// record appends a record; its length is known when fill has written it.
-func (e *encoder) record(kind uint32, fill func(*encoder)) {
-	e.u32(kind)
-	e.u32(0)
-	start := len(e.b)
-	fill(e)
-	if n := len(e.b) - start; n > maxBody {
-		e.err = xos.Errorf(xos.TooLarge, "a record of %d bytes, at most %d", n, maxBody)
-	}
-	binary.LittleEndian.PutUint32(e.b[start-4:], uint32(len(e.b)-start))
-}
-
-// fitting cuts a list of members to what a message can hold.
-func fitting(members []string) []string {
-	size := 256 // of the other fields
-	for i, m := range members {
-		if size += 4 + len(m); size > maxBody || i == maxMembers {
-			return members[:i]
-		}
-	}
-	return members
-}
-
-// index is an open hash table in the file.
-type index struct{ at, slots uint32 }
-
-func (x index) put(file []byte, key, offset uint32) {
-	slot := slotOf(key)
-	for {
-		e := file[x.at+(slot&(x.slots-1))*8:]
-		if binary.LittleEndian.Uint32(e[4:]) == 0 {
-			binary.LittleEndian.PutUint32(e, key)
-			binary.LittleEndian.PutUint32(e[4:], offset)
-			return
-		}
-		slot++
-	}
-}
-
-func slotOf(key uint32) uint32 {
-	h := key * snapMix
-	return h ^ h>>16
-}
-
-func nameKey(name string) uint32 {
-	h := fnv.New32a()
-	h.Write([]byte(name))
-	return h.Sum32()
 }

@@ -6,5 +6,6 @@
 //
 // They share one corpus with Go's fuzzers of the same formats (FuzzReply and
 // FuzzSnapshotFile of session/wire, FuzzOpenReply of pam_xos): session/wire/testdata/reply has all
-// that came on one connection, .../snapshot whole files, a raw input a file.
+// that came on one connection, .../snapshot whole files, a raw input a file; a head and
+// its base are one input, one after the other (TestPairs of session/wire writes some).
 package fuzz

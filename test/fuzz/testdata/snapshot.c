@@ -1,9 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0
- * Whatever a snapshot's file holds: an input is the file of the VO physics. It
- * is read with and without a mapping, which must give the same. */
+ * Whatever a snapshot's files hold: an input is the file of the VO physics; if
+ * that says it is shorter and has a base, the rest is the base that it names.
+ * They are read with and without a mapping, also one that takes the place of
+ * another, which must give the same. */
 #include "fuzz.h"
 
 #include <fcntl.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -19,7 +22,7 @@ static struct xos_cache cache;
 /* There is no service: no socket has so long a name, so that none is tried. */
 #define TWENTY "/nonexistent-so-long"
 static struct xos_place at = {TWENTY TWENTY TWENTY TWENTY TWENTY TWENTY, NULL, 0, NULL};
-static char path[256];
+static char path[256], base[300];
 
 struct answers {
 	struct {
@@ -79,11 +82,33 @@ static void forget(void)
 	unsigned i;
 
 	for (i = 0; i < XOS_CACHED; i++) {
-		require((cache.mapped[i].state & 0x1fffffffu) == 0); /* held by nobody */
-		if (cache.mapped[i].state != 0)
-			world_munmap((void *)(uintptr_t)cache.mapped[i].p, cache.mapped[i].size);
+		struct xos_mapped *m = &cache.mapped[i];
+
+		require((m->state & 0x1fffffffu) == 0); /* held by nobody */
+		require(m->state != 0 || (m->head.p == NULL && m->base.p == NULL));
+		if (m->head.p != NULL)
+			world_munmap((void *)(uintptr_t)m->head.p, m->head.size);
+		if (m->base.p != NULL)
+			world_munmap((void *)(uintptr_t)m->base.p, m->base.size);
 	}
 	cache = (struct xos_cache){.fork = cache.fork};
+}
+
+/* Makes all that is mapped another snapshot's than the present one. */
+static void make_old(void)
+{
+	unsigned i;
+
+	for (i = 0; i < XOS_CACHED; i++)
+		cache.mapped[i].ino++, cache.mapped[i].checked = 0;
+}
+
+static void put(const char *to, const uint8_t *data, size_t n)
+{
+	int fd = open(to, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0640);
+
+	require(fd >= 0 && write(fd, data, n) == (ssize_t)n && fchmod(fd, 0640) == 0);
+	close(fd);
 }
 
 int LLVMFuzzerInitialize(int *argc, char ***argv)
@@ -98,19 +123,32 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 {
-	struct answers read, mapping, mapped;
-	int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0640);
+	struct answers read, mapping, mapped, again;
+	size_t head = n;
 
-	require(fd >= 0 && write(fd, data, n) == (ssize_t)n && fchmod(fd, 0640) == 0);
-	close(fd);
+	base[0] = '\0';
+	if (n >= XOS_SNAP_BASED_HEADER && xos_le32(data + 8) == XOS_SNAP_BASED &&
+	    xos_le32(data + 12) < n) {
+		head = xos_le32(data + 12);
+		snprintf(base, sizeof base, "%s/vo-physics.%08" PRIx32 "%08" PRIx32 ".base",
+		         at.snapshots, xos_le32(data + XOS_SNAP_HEADER + 4),
+		         xos_le32(data + XOS_SNAP_HEADER));
+		put(base, data + head, n - head);
+	}
+	put(path, data, head);
 	world = (struct world){.service = -1};
 	at.cache = NULL;
 	look_up(&read);
 	at.cache = &cache;
 	look_up(&mapping);
 	look_up(&mapped);
+	make_old();
+	look_up(&again);
 	require(memcmp(&read, &mapping, sizeof read) == 0);
 	require(memcmp(&read, &mapped, sizeof read) == 0);
+	require(memcmp(&read, &again, sizeof read) == 0);
 	forget();
+	if (base[0] != '\0')
+		unlink(base);
 	return 0;
 }

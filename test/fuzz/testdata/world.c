@@ -81,6 +81,8 @@ void *world_mmap(void *at, size_t n, int prot, int flags, int fd, off_t offset)
 
 	if (fd < 0)
 		return mmap(at, n, prot, flags, fd, offset);
+	if ((flags & MAP_FIXED) != 0)
+		free(at); /* it comes in its place, elsewhere */
 	p = malloc(n);
 	require(p != NULL && pread(fd, p, n, offset) == (ssize_t)n);
 	return p;
