@@ -1,6 +1,7 @@
 package main
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -62,5 +63,13 @@ func TestParseUsage(t *testing.T) {
 		if got, err := parseUsage(text); err == nil {
 			t.Errorf("%q was read as %+v", text, got)
 		}
+	}
+}
+
+// TestRounds: the lines of a Go benchmark are read, and no others.
+func TestRounds(t *testing.T) {
+	out := "goos: linux\nBenchmarkX/rebuild-2   10   52500000 ns/op\nBenchmarkX/change-2  10  250000 ns/op\nBenchmarkX/rebuild-2   10   47000000 ns/op  3 B/op\nBenchmarkX/rebuild-2 broken\nPASS\n"
+	if got := rounds(out, "/rebuild"); !slices.Equal(got, []float64{52.5, 47}) {
+		t.Errorf("got %v", got)
 	}
 }

@@ -36,6 +36,7 @@ var measurements = []measurement{
 	idle,
 	{[]string{"login_ratio"}, login},
 	{[]string{"nss_hit_ratio", "nss_foreign_miss_ns"}, lookup},
+	{[]string{"nss_rebuild_100k_ms", "nss_change_100k_ms"}, publish},
 	{[]string{"submit_to_start_ms"}, submit},
 	{[]string{"xfs_seq_write_MBps", "xfs_seq_read_MBps"}, sequential},
 	{[]string{"xfs_create_per_s"}, create},
