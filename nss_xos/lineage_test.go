@@ -4,27 +4,37 @@ import (
 	"bytes"
 	"context"
 	"os/exec"
+	"strconv"
 	"testing"
 	"time"
-
-	"github.com/xtreemos/xos/session/wire"
 )
 
 // TestRootLineage: a thousand processes, each forked of the last while three
-// threads were in lookups of snapshots that are replaced. What those held is
-// not lost: the last still has the snapshot mapped, and few old ones.
+// threads were in lookups of snapshots that are replaced, of one file or two.
+// What those held is not lost: the last still has the snapshot mapped, and few
+// old ones. What is not the snapshot's is left alone.
 func TestRootLineage(t *testing.T) {
+	for files, c := range []struct {
+		name  string
+		large bool
+	}{{"one file", false}, {"head and base", true}} {
+		t.Run(c.name, func(t *testing.T) { lineage(t, files+1, c.large) })
+	}
+}
+
+func lineage(t *testing.T, files int, large bool) {
 	r := room(t)
 	r.Compile(t, "testdata/lineage.c", "lineage", "-pthread")
+	replace := publisher(r.Snapshots(), large)
 	publish := func(n int) {
-		if err := wire.WriteSnapshot(r.Snapshots(), numbered(n)); err != nil {
+		if err := replace(n); err != nil {
 			t.Fatal(err)
 		}
 	}
 	publish(0)
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
-	whole := r.Command("/run/lib/lineage", "alice@physics", "1000")
+	whole := r.Command("/run/lib/lineage", "alice@physics", "1000", strconv.Itoa(files))
 	c := exec.CommandContext(ctx, whole.Path, whole.Args[1:]...)
 	var out bytes.Buffer
 	c.Stdout, c.Stderr = &out, &out
