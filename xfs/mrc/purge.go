@@ -159,7 +159,9 @@ func (s *Service) purgeAll(ctx context.Context, node xos.NodeID, dial Dial) erro
 			}
 			after = items[len(items)-1].key
 			done, refused := s.deleteData(ctx, node, at, items)
-			if err := s.forget(ctx, done); err != nil {
+			// What storage has answered for is not asked again because the
+			// service ends now.
+			if err := s.forget(context.WithoutCancel(ctx), done); err != nil {
 				return err
 			}
 			if refused != nil {
