@@ -106,6 +106,11 @@ func run(ctx context.Context, cfg config, log *slog.Logger) error {
 	if err != nil {
 		return xos.Errorf(xos.Unavailable, "listening: %w", err)
 	}
+	admin, err := listenAdmin(cfg)
+	if err != nil {
+		tcp.Close()
+		return err
+	}
 	group, ctx := errgroup.WithContext(ctx)
 	peers := watch(verifier)
 	group.Go(func() error {
@@ -113,7 +118,7 @@ func run(ctx context.Context, cfg config, log *slog.Logger) error {
 		return rpc.ServeTLS(ctx, l, cfg, mux)
 	})
 	group.Go(func() error { return peers.run(ctx) })
-	group.Go(func() error { return serveAdmin(ctx, cfg, mux) })
+	group.Go(func() error { return rpc.Serve(ctx, admin, mux) })
 	group.Go(func() error { return told.Run(ctx) })
 	group.Go(func() error { return records.Run(ctx) })
 	group.Go(func() error { return jobs.Run(ctx) })
@@ -158,14 +163,14 @@ func clientTLS(v *credential.Verifier, own *ownCertificate) *tls.Config {
 	return cfg
 }
 
-// serveAdmin serves administrators: on the socket that the service manager
-// passed, else on one of our own. Only root passes the handlers.
-func serveAdmin(ctx context.Context, cfg config, handler http.Handler) error {
+// listenAdmin gives the administrators' socket: the one that the service manager
+// passed, else one of our own. Only root passes the handlers.
+func listenAdmin(cfg config) (net.Listener, error) {
 	passed, err := activation.Listeners()
 	if err == nil && len(passed) > 0 && passed[0] != nil {
-		return rpc.Serve(ctx, passed[0], handler)
+		return passed[0], nil
 	}
-	return rpc.ServeUnix(ctx, cfg.Socket, 0o600, handler)
+	return rpc.ListenUnix(cfg.Socket, 0o600)
 }
 
 // core bus: the server and the core's own connection to it.

@@ -151,6 +151,12 @@ func node(ctx context.Context, cfg config, keeper *trust.Keeper, log *slog.Logge
 		shim.Close()
 		return xos.Errorf(xos.Unavailable, "listening: %w", err)
 	}
+	local, err := rpc.ListenUnix(filepath.Join(cfg.Run, "session.sock"), 0o666)
+	if err != nil {
+		shim.Close()
+		tcp.Close()
+		return err
+	}
 
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return wire.Serve(ctx, shim, sessions, log) })
@@ -158,7 +164,7 @@ func node(ctx context.Context, cfg config, keeper *trust.Keeper, log *slog.Logge
 	group.Go(func() error { return sessions.Run(ctx) })
 	keeper.OnChange(sessions.Changed)
 	group.Go(func() error {
-		return serveJobs(ctx, cfg, jobDeps{name: name, keeper: keeper, sessions: sessions, tcp: tcp, log: log, started: exec.Store,
+		return serveJobs(ctx, cfg, jobDeps{name: name, keeper: keeper, sessions: sessions, tcp: tcp, local: local, log: log, started: exec.Store,
 			decisions: ownLog{auditor.New(history, keeper.Verifier(), log)},
 			exec: execution.Deps{Verifier: keeper.Verifier(), Decider: decider, Sessions: sessions, Guard: fence, Credentials: credentials,
 				Directory: xosv1connect.NewJobDirectoryClient(core, "https://"+cfg.Core, rpc.ClientOptions()...), Audit: history, Now: time.Now, Log: log},
@@ -185,6 +191,7 @@ type jobDeps struct {
 	guard     *guard.Guard
 	decisions ownLog
 	tcp       net.Listener
+	local     net.Listener
 	log       *slog.Logger
 }
 
@@ -245,7 +252,7 @@ func serveJobs(ctx context.Context, cfg config, d jobDeps) error {
 		l, cfg := peers.Watch(d.tcp, cfg)
 		return rpc.ServeTLS(ctx, l, cfg, remote)
 	})
-	group.Go(func() error { return rpc.ServeUnix(ctx, filepath.Join(cfg.Run, "session.sock"), 0o666, local) })
+	group.Go(func() error { return rpc.Serve(ctx, d.local, local) })
 	if cfg.Metrics != "" {
 		group.Go(func() error {
 			if err := rpc.ServeUnix(ctx, cfg.Metrics, 0o600, d.guard.Metrics()); err != nil {

@@ -75,9 +75,10 @@ func unixCredentials(c *net.UnixConn) (*unix.Ucred, error) {
 	return cred, inner
 }
 
-// listenUnix makes a socket at path with the given mode, in place of one that
+// ListenUnix makes a socket at path with the given mode, in place of one that
 // a killed predecessor left. A socket that somebody still serves is an error.
-func listenUnix(path string, mode os.FileMode) (net.Listener, error) {
+// Who says of itself that it is ready makes its sockets before.
+func ListenUnix(path string, mode os.FileMode) (net.Listener, error) {
 	if c, err := net.Dial("unix", path); err == nil {
 		c.Close()
 		return nil, xos.Errorf(xos.Exists, "another process serves %s", path)

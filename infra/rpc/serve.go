@@ -16,7 +16,7 @@ import (
 // then waits a little for calls under way. The socket's mode says who may
 // connect; who may do what is the handler's decision, by PeerFrom.
 func ServeUnix(ctx context.Context, path string, mode os.FileMode, handler http.Handler) error {
-	l, err := listenUnix(path, mode)
+	l, err := ListenUnix(path, mode)
 	if err != nil {
 		return err
 	}
