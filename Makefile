@@ -56,7 +56,7 @@ test-e2e: debs ## Run the end-to-end tests on a grid of Debian 13 machines
 
 .PHONY: test-vm
 test-vm: debs ## Run what needs kernels of Debian's own, in virtual machines
-	XOS_DEBS=$(CURDIR)/$(DIST) go run ./test/report -- go test -json -timeout 20m $(VM)
+	XOS_DEBS=$(CURDIR)/$(DIST) go run ./test/report -- go test -json -timeout 60m $(VM)
 
 FUZZTIME := 10m
 .PHONY: fuzz

@@ -10,13 +10,15 @@ import (
 )
 
 // TestRootKernels does on each kernel all that needs one of Debian's own: one
-// boot takes a minute, so what is tried on it is tried in one go.
+// boot takes minutes, so what is tried on it is tried in one go. A machine is
+// emulated by one processor, so the kernels run beside one another.
 func TestRootKernels(t *testing.T) {
 	for _, kernel := range vm.Kernels {
 		if only := os.Getenv("XOS_KERNEL"); only != "" && only != string(kernel) {
 			continue // by hand
 		}
 		t.Run(string(kernel), func(t *testing.T) {
+			t.Parallel()
 			s := start(t, kernel)
 			t.Run("guard", s.sub(guards))
 			t.Run("ceilings", s.sub(ceilingsAreSet))
@@ -47,7 +49,7 @@ func guards(s *stage) {
 	}
 	var said strings.Builder
 	exit, err := s.Do(s.ctx, wire.Spec{
-		Argv: []string{"/bin/sh", "-c", "cd /root && XOS_NEED_ALL=1 XOS_LSM=1 exec /usr/local/bin/guard.test -test.v -test.run='" + which + "' -test.timeout=8m"},
+		Argv: []string{"/bin/sh", "-c", "cd /root && XOS_NEED_ALL=1 XOS_LSM=1 exec /usr/local/bin/guard.test -test.v -test.run='" + which + "' -test.timeout=20m"},
 	}, vm.Streams{Stdout: &said, Stderr: &said})
 	s.t.Log(said.String())
 	if err != nil || exit.Code != 0 {
@@ -65,7 +67,7 @@ func apart(s *stage) {
 	}
 	var said strings.Builder
 	exit, err := s.Do(s.ctx, wire.Spec{
-		Argv: []string{"/bin/sh", "-c", "mkdir -p /root/test/apart && cd /root/test/apart && XOS_NEED_ALL=1 XOS_HERE=1 exec apart.test -test.v -test.timeout=8m"},
+		Argv: []string{"/bin/sh", "-c", "mkdir -p /root/test/apart && cd /root/test/apart && XOS_NEED_ALL=1 XOS_HERE=1 exec apart.test -test.v -test.timeout=20m"},
 	}, vm.Streams{Stdout: &said, Stderr: &said})
 	s.t.Log(said.String())
 	if err != nil || exit.Code != 0 {

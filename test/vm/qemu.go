@@ -25,8 +25,11 @@ func arguments(dir, img string, cfg Config) []string {
 		"mitigations=off random.trust_cpu=on net.ifnames=0", cfg.Append}
 	args := []string{
 		"-name", "xos-vm-" + cfg.Name,
-		// Not KVM: where a machine is itself virtual QEMU may not survive it.
-		"-machine", "pc", "-accel", "tcg,thread=multi,tb-size=1024", "-cpu", plainCPU,
+		// Not KVM: where a machine is itself virtual QEMU may not survive it. Not a
+		// thread for each processor: attaching and detaching programs has the kernel
+		// change its own instructions, another processor may go on with those that
+		// were translated before, and the kernel dies of a trap that it took away.
+		"-machine", "pc", "-accel", "tcg,thread=single,tb-size=1024", "-cpu", plainCPU,
 		"-smp", strconv.Itoa(processors), "-m", strconv.Itoa(cfg.Memory),
 		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
 		"-kernel", filepath.Join(img, "vmlinuz."+string(cfg.Kernel)),
