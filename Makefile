@@ -58,6 +58,14 @@ test-e2e: debs ## Run the end-to-end tests on a grid of Debian 13 machines
 test-vm: debs ## Run what needs kernels of Debian's own, in virtual machines
 	XOS_DEBS=$(CURDIR)/$(DIST) go run ./test/report -- go test -json -timeout 60m $(VM)
 
+.PHONY: bench-guard
+bench-guard: ## Measure what the guard costs, beside AppArmor and Landlock, on Debian's kernel in a virtual machine
+	mkdir -p build
+	CGO_ENABLED=0 go build -trimpath -ldflags='-s -w' -o build/guardcost ./test/bench/guardcost
+	go build -trimpath -o build/xos-vm ./test/vm/cmd/xos-vm
+	build/xos-vm -name guardcost up && build/xos-vm -name guardcost push build/guardcost /usr/local/bin/guardcost && \
+		build/xos-vm -name guardcost run guardcost; status=$$?; build/xos-vm -name guardcost down; exit $$status
+
 FUZZTIME := 10m
 .PHONY: fuzz
 fuzz: setup ## Fuzz the modules, in C and Go, for FUZZTIME (10m) each; adds to the corpus

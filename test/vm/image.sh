@@ -50,7 +50,7 @@ chroot "$root" systemctl -q mask apt-daily.timer apt-daily-upgrade.timer dpkg-db
 	modprobe@configfs.service modprobe@efi_pstore.service modprobe@drm.service \
 	systemd-random-seed.service systemd-update-done.service systemd-journal-catalog-update.service kmod-static-nodes.service \
 	dev-hugepages.mount proc-sys-fs-binfmt_misc.automount systemd-binfmt.service systemd-network-generator.service systemd-pstore.service \
-	man-db.timer
+	man-db.timer apparmor.service
 # Drivers of hardware that every PC has and that no test needs: each costs a
 # second to unpack when everything is emulated.
 printf 'blacklist %s\n' ata_piix ata_generic pata_acpi libata i2c_piix4 parport_pc floppy pcspkr \

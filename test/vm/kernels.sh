@@ -1,4 +1,5 @@
-# Adds the kernels to the base root, in a layer of its own.
+# Adds the kernels, and what figures are measured with, to the base root, in a
+# layer of its own.
 # usage: kernels.sh BASE LAYER MIRROR PROXY SUITE...
 # LAYER gets the overlay's upper directory; it is run in a mount namespace and
 # a pid namespace of its own.
@@ -33,6 +34,8 @@ for suite in "$@"; do
 	ln -s "vmlinuz-$release" "$root/boot/vmlinuz.$suite"
 	ln -s "initrd.img-$release" "$root/boot/initrd.$suite"
 done
+# What test/bench/guardcost works with and is compared with.
+apt install --no-install-recommends apparmor git libc6-dev sqlite3 tcc
 apt clean
 rm -f "$root/usr/sbin/policy-rc.d" "$root/etc/apt/sources.list.d/kernels.list"
 rm -rf "$root"/var/lib/apt/lists/*

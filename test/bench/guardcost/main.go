@@ -1,239 +1,233 @@
-// Guardcost measures what the guard's LSM programs cost the calls that they
-// judge: run it as root on a machine whose kernel has them, with no xos-node. A
-// grid user in a job's cgroup does what her VO allows her, on files of her own,
-// and so does root outside of all VOs, with the programs attached and without:
-// in the order none, all, all, none, and the medians are compared.
+// Guardcost measures what the guard costs those whom it confines, beside what
+// AppArmor and Landlock cost for the same: run it as root on a machine where
+// xos-node does not run and its pins are not there. A grid user in a job's
+// cgroup does what her VO allows her, on files of her own, under each arm:
+// nothing, a program at each hook that allows everything, the guard with all
+// its programs, a Landlock ruleset, an AppArmor profile. The arms take turns,
+// there and back, so that what drifts meets all alike; medians are compared. What
+// the machine's own root pays is measured for the first three.
 //
-//	BENCH guard_stat_user_without 412 ns
-//	BENCH guard_stat_user_ratio 1.04 x
+//	BENCH guard_stat_user_none 412 ns
+//	BENCH guard_stat_user_guard_ratio 1.04 x
 package main
 
 import (
-	"context"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
-	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
-	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/xtreemos/xos"
-	"github.com/xtreemos/xos/nodeguard"
 	"github.com/xtreemos/xos/nodeguard/guard"
 	"github.com/xtreemos/xos/session"
 )
 
-// runs of each arm; each act is repeated for slice in one run.
-const (
-	blocks   = 8 // none all all none none all all none
-	perBlock = 5
-)
+// perBlock is how often a worker measures each act, each for a slice.
+const perBlock = 3
 
 const user = session.FirstID + 4711
 
+// flags are the worker's, and of the whole.
+type flags struct {
+	slice                           time.Duration
+	rounds                          int
+	worker, loads, nothing, confine bool
+}
+
 func main() {
-	slice := flag.Duration("slice", 50*time.Millisecond, "how long one run of one act takes")
-	worker := flag.Bool("worker", false, "only measure, and print JSON")
-	nothing := flag.Bool("nothing", false, "end at once")
+	var f flags
+	flag.DurationVar(&f.slice, "slice", 30*time.Millisecond, "how long one run of one act takes")
+	flag.IntVar(&f.rounds, "rounds", 10, "how often the arms take turns, there and back")
+	flag.BoolVar(&f.worker, "worker", false, "only measure, and print JSON")
+	flag.BoolVar(&f.loads, "loads", false, "with -worker: whole work instead of single calls")
+	flag.BoolVar(&f.confine, "landlock", false, "with -worker: confined by Landlock")
+	flag.BoolVar(&f.nothing, "nothing", false, "end at once")
 	flag.Parse()
-	if *nothing {
-		return
+	var err error
+	switch {
+	case f.nothing:
+	case f.confine:
+		err = confined()
+	case f.loads:
+		err = carry()
+	case f.worker:
+		err = work(f.slice)
+	default:
+		err = compare(f)
 	}
-	if *worker {
-		check(work(*slice))
-		return
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "guardcost:", err)
+		os.Exit(1)
 	}
+}
+
+// confined begins this program anew under Landlock, which is a thread's own.
+func confined() error {
+	runtime.LockOSThread()
+	dir, err := os.Getwd()
+	if err != nil {
+		return err
+	}
+	if err := confine(dir); err != nil {
+		return err
+	}
+	args := slices.DeleteFunc(slices.Clone(os.Args), func(a string) bool { return a == "-landlock" })
+	return syscall.Exec("/proc/self/exe", args, os.Environ())
+}
+
+// figures are an act's, by arm.
+type figures map[string]map[arm][]float64
+
+func (all figures) add(name string, a arm, x []float64) {
+	if all[name] == nil {
+		all[name] = map[arm][]float64{}
+	}
+	all[name][a] = append(all[name][a], x...)
+}
+
+// compare has all arms take turns and prints what was found.
+func compare(f flags) (err error) {
 	dir, err := os.MkdirTemp("/tmp", "guardcost-")
-	check(err)
+	if err != nil {
+		return err
+	}
 	defer os.RemoveAll(dir)
-	check(os.Chmod(dir, 0o755))
-	root := "/sys/fs/cgroup"
-	const subtree = "guardcost"
-	cfg := guard.Config{CgroupRoot: root, Subtree: subtree, PinDir: filepath.Join(dir, "bpf/xos"), Run: filepath.Join(dir, "run"), Scratch: []string{}}
-	check(os.MkdirAll(filepath.Dir(cfg.PinDir), 0o700))
-	defer unix.Unmount(filepath.Dir(cfg.PinDir), unix.MNT_DETACH)
-	all := map[string]map[bool][]float64{}
-	account := xos.Account{User: "bench", VO: "bench"}
-	for block := range blocks {
-		on := block%4 == 1 || block%4 == 2
-		g, err := guard.New(cfg, slog.New(slog.DiscardHandler))
-		check(err)
-		if level, features := g.Level(); level != nodeguard.LevelA {
-			check(fmt.Errorf("this machine is at level %s: %+v", level, features))
+	if err := os.Chmod(dir, 0o755); err != nil {
+		return err
+	}
+	s := stage{dir: dir, account: xos.Account{User: "bench", VO: "bench"},
+		cfg: guard.Config{CgroupRoot: "/sys/fs/cgroup", Subtree: "guardcost", PinDir: filepath.Join(dir, "bpf/xos"), Run: filepath.Join(dir, "run"), Scratch: []string{}}}
+	if _, err := os.Stat(filepath.Join(s.cfg.CgroupRoot, "unified")); err == nil {
+		s.cfg.CgroupRoot += "/unified"
+	}
+	if err := os.MkdirAll(filepath.Dir(s.cfg.PinDir), 0o700); err != nil {
+		return err
+	}
+	if there, err := remains(); err != nil || there != "" {
+		return errors.Join(err, fmt.Errorf("program %s is in force: systemctl stop xos-node && rm /sys/fs/bpf/xos/link_*", there))
+	}
+	defer func() {
+		subtree := filepath.Join(s.cfg.CgroupRoot, s.cfg.Subtree)
+		for _, of := range []string{"vo-bench/job-bench", "vo-bench", ""} {
+			os.Remove(filepath.Join(subtree, of))
 		}
-		check(g.Login(context.Background(), account, user))
-		path, err := g.JobCgroup(context.Background(), account, "bench")
-		check(err)
-		if !on {
-			pins, _ := filepath.Glob(filepath.Join(cfg.PinDir, "link_lsm_*"))
-			for _, pin := range pins {
-				check(os.Remove(pin))
+		err = errors.Join(err, unix.Unmount(filepath.Dir(s.cfg.PinDir), unix.MNT_DETACH))
+	}()
+	g, err := guard.New(s.cfg, slog.New(slog.DiscardHandler))
+	if err != nil {
+		return err
+	}
+	s.level, _ = g.Level()
+	if err := errors.Join(g.Close(), os.RemoveAll(s.cfg.PinDir), settled()); err != nil {
+		return err
+	}
+	arms := slices.DeleteFunc([]arm{none, empty, guarded, landlock, apparmor}, func(a arm) bool {
+		why := s.has(a)
+		if why != nil {
+			fmt.Printf("# no %s: %v\n", a, why)
+		}
+		return why != nil
+	})
+	back := slices.Clone(arms)
+	slices.Reverse(back)
+	all := figures{}
+	for round := range f.rounds {
+		for _, a := range slices.Concat(arms, back) {
+			if err := s.block(a, f.slice, all); err != nil {
+				return fmt.Errorf("%s: %w", a, err)
 			}
-			time.Sleep(time.Second) // the kernel frees them when nobody runs them any more
 		}
-		for _, who := range []string{"user", "root"} {
-			home := filepath.Join(dir, who)
-			check(os.MkdirAll(home, 0o755))
-			attr := &syscall.SysProcAttr{}
-			if who == "user" {
-				check(os.Chown(home, int(user), int(user)))
-				fd, err := unix.Open(filepath.Join(root, path), unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-				check(err)
-				defer unix.Close(fd)
-				attr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: user, Gid: user}, UseCgroupFD: true, CgroupFD: fd}
-			}
-			measure(home, who, attr, *slice, on, all)
-		}
-		check(g.RemoveJob(context.Background(), account, "bench"))
-		check(g.Close())
-		fmt.Fprintf(os.Stderr, "block %d of %d\n", block+1, blocks)
+		fmt.Fprintf(os.Stderr, "round %d of %d\n", round+1, f.rounds)
 	}
-	os.Remove(filepath.Join(root, subtree, "vo-bench"))
-	os.Remove(filepath.Join(root, subtree))
-	var names []string
-	for name := range all {
-		names = append(names, name)
+	fmt.Printf("# level %s, %d runs of each load, %d of each act, user in %s\n", s.level, 2*f.rounds, 2*f.rounds*perBlock, "a job's cgroup")
+	all.print(arms)
+	return nil
+}
+
+// block measures everything under one arm.
+func (s stage) block(a arm, slice time.Duration, all figures) (err error) {
+	cgroup, end, err := s.begin(a)
+	if err != nil {
+		return err
 	}
-	slices.Sort(names)
-	for _, name := range names {
-		without, with := median(all[name][false]), median(all[name][true])
-		fmt.Printf("BENCH guard_%s_without %.0f ns\nBENCH guard_%s_with %.0f ns\nBENCH guard_%s_ratio %.3f x\n", name, without, name, with, name, with/without)
+	defer func() { err = errors.Join(err, end()) }()
+	attr := &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: user, Gid: user}, UseCgroupFD: true, CgroupFD: int(cgroup.Fd())}
+	micro := []string{"-worker", "-slice", slice.String()}
+	if err := s.measure("user", a, attr, all, "ns", micro...); err != nil {
+		return err
 	}
+	if err := s.measure("user", a, attr, all, "ms", "-worker", "-loads"); err != nil {
+		return err
+	}
+	if a == landlock || a == apparmor {
+		return nil // they confine whom they are told to
+	}
+	return s.measure("root", a, &syscall.SysProcAttr{}, all, "ns", micro...)
 }
 
 // measure runs the worker and keeps what it found.
-func measure(home, who string, attr *syscall.SysProcAttr, slice time.Duration, on bool, all map[string]map[bool][]float64) {
-	self := filepath.Join(filepath.Dir(home), "worker")
+func (s stage) measure(who string, a arm, attr *syscall.SysProcAttr, all figures, unit string, args ...string) error {
+	self := filepath.Join(s.dir, "worker")
 	if _, err := os.Stat(self); err != nil {
 		data, err := os.ReadFile("/proc/self/exe")
-		check(err)
-		check(os.WriteFile(self, data, 0o755))
-	}
-	cmd := exec.Command(self, "-worker", "-slice", slice.String())
-	cmd.Dir, cmd.SysProcAttr, cmd.Stderr = home, attr, os.Stderr
-	out, err := cmd.Output()
-	check(err)
-	var got map[string][]float64
-	check(json.Unmarshal(out, &got))
-	for act, ns := range got {
-		name := act + "_" + who
-		if all[name] == nil {
-			all[name] = map[bool][]float64{}
-		}
-		all[name][on] = append(all[name][on], ns...)
-	}
-}
-
-// work measures each act and prints nanoseconds by act.
-func work(slice time.Duration) error {
-	acts, err := prepare()
-	if err != nil {
-		return err
-	}
-	found := map[string][]float64{}
-	for range perBlock {
-		for _, a := range acts {
-			n, began := 0, time.Now()
-			for time.Since(began) < slice {
-				for range a.batch {
-					if err := a.do(); err != nil {
-						return fmt.Errorf("%s: %w", a.name, err)
-					}
-				}
-				n += a.batch
-			}
-			found[a.name] = append(found[a.name], float64(time.Since(began).Nanoseconds())/float64(n))
-		}
-	}
-	return json.NewEncoder(os.Stdout).Encode(found)
-}
-
-// act is what is measured; batch of it are done between two looks at the clock.
-type act struct {
-	name  string
-	batch int
-	do    func() error
-}
-
-func prepare() ([]act, error) {
-	file := "file-" + strconv.Itoa(os.Getpid())
-	if err := os.WriteFile(file, []byte("x"), 0o600); err != nil {
-		return nil, err
-	}
-	var pipe [2]int
-	if err := unix.Pipe2(pipe[:], unix.O_CLOEXEC); err != nil {
-		return nil, err
-	}
-	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return nil, err
-	}
-	one := []byte{1}
-	ping := func(out, in int) error {
-		if _, err := unix.Write(out, one); err != nil {
+		if err != nil {
 			return err
 		}
-		_, err := unix.Read(in, one)
+		if err := os.WriteFile(self, data, 0o755); err != nil {
+			return err
+		}
+	}
+	home := filepath.Join(s.dir, who)
+	if err := os.MkdirAll(home, 0o755); err != nil {
 		return err
 	}
-	listener, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if attr.Credential != nil {
+		if err := os.Chown(home, int(attr.Credential.Uid), int(attr.Credential.Gid)); err != nil {
+			return err
+		}
+	}
+	cmd := a.command(self, args...)
+	cmd.Dir, cmd.SysProcAttr, cmd.Stderr = home, attr, os.Stderr
+	cmd.Env = append(os.Environ(), "HOME="+home)
+	out, err := cmd.Output()
 	if err != nil {
-		return nil, err
+		return fmt.Errorf("%s: %w", strings.Join(cmd.Args, " "), err)
 	}
-	at := &unix.SockaddrUnix{Name: "@guardcost-" + strconv.Itoa(os.Getpid())}
-	if err := unix.Bind(listener, at); err != nil {
-		return nil, err
+	var got map[string][]float64
+	if err := json.Unmarshal(out, &got); err != nil {
+		return err
 	}
-	if err := unix.Listen(listener, 16); err != nil {
-		return nil, err
+	for act, x := range got {
+		all.add(act+"_"+who+" "+unit, a, x)
 	}
-	pid := os.Getpid()
-	return []act{
-		{"open", 50, func() error {
-			fd, err := unix.Open(file, unix.O_RDONLY, 0)
-			if err != nil {
-				return err
+	return nil
+}
+
+func (all figures) print(arms []arm) {
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		act, unit, _ := strings.Cut(name, " ")
+		base := median(all[name][none])
+		fmt.Printf("BENCH guard_%s_%s %.4g %s\n", act, none, base, unit)
+		for _, a := range arms[1:] {
+			if x := all[name][a]; len(x) > 0 {
+				fmt.Printf("BENCH guard_%s_%s_ratio %.3f x\n", act, a, median(x)/base)
 			}
-			return unix.Close(fd)
-		}},
-		{"stat", 50, func() error { var st unix.Stat_t; return unix.Stat(file, &st) }},
-		{"kill", 100, func() error { return unix.Kill(pid, 0) }},
-		{"pipe", 50, func() error { return ping(pipe[1], pipe[0]) }},
-		{"datagram", 50, func() error { return ping(pair[0], pair[1]) }},
-		{"connect", 10, func() error {
-			fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-			if err != nil {
-				return err
-			}
-			defer unix.Close(fd)
-			if err := unix.Connect(fd, at); err != nil {
-				return err
-			}
-			peer, _, err := unix.Accept4(listener, unix.SOCK_CLOEXEC)
-			if err != nil {
-				return err
-			}
-			return unix.Close(peer)
-		}},
-		{"exec", 1, func() error { return exec.Command("/proc/self/exe", "-nothing").Run() }},
-	}, nil
+		}
+	}
 }
 
 func median(x []float64) float64 {
 	slices.Sort(x)
 	return x[len(x)/2]
-}
-
-func check(err error) {
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "guardcost:", err)
-		os.Exit(1)
-	}
 }

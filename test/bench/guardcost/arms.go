@@ -1,0 +1,216 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/link"
+	"golang.org/x/sys/unix"
+
+	"github.com/xtreemos/xos"
+	"github.com/xtreemos/xos/bpf"
+	"github.com/xtreemos/xos/nodeguard"
+	"github.com/xtreemos/xos/nodeguard/guard"
+)
+
+// arm is what confines the work, or does not.
+type arm string
+
+const (
+	none     arm = "none"     // nothing: what the others are compared with
+	empty    arm = "empty"    // a program that allows all at each hook of the guard's
+	guarded  arm = "guard"    // the guard, which allows all that is done here
+	landlock arm = "landlock" // a Landlock ruleset that allows the same
+	apparmor arm = "apparmor" // an AppArmor profile that allows the same
+)
+
+// profile allows what the loads do, by rules that have to be looked through.
+const profile = `profile guardcost {
+  network,
+  unix,
+  signal,
+  capability,
+  /** r,
+  /{,usr/}{,local/}{,s}bin/** mrix,
+  /{,usr/}lib/** mrix,
+  %s/** mrwkix,
+  /tmp/** rwk,
+  /dev/{null,zero,urandom} rw,
+  /proc/** rw,
+}
+`
+
+// stage is where the work is done: a directory, and the job's cgroup of a VO.
+type stage struct {
+	dir     string
+	cfg     guard.Config
+	account xos.Account
+	level   nodeguard.Level
+}
+
+// has reports whether this machine has what an arm needs, with the reason.
+func (s stage) has(a arm) error {
+	switch a {
+	case empty:
+		if s.level != nodeguard.LevelA {
+			return fmt.Errorf("this kernel takes no LSM programs (level %s)", s.level)
+		}
+	case landlock:
+		_, err := landlockABI()
+		return err
+	case apparmor:
+		if on, err := os.ReadFile("/sys/module/apparmor/parameters/enabled"); err != nil || strings.TrimSpace(string(on)) != "Y" {
+			return errors.New("the kernel has no AppArmor in force")
+		}
+		for _, command := range []string{"apparmor_parser", "aa-exec"} {
+			if _, err := exec.LookPath(command); err != nil {
+				return fmt.Errorf("%w (Debian package apparmor)", err)
+			}
+		}
+	}
+	return nil
+}
+
+// begin brings an arm into force; end takes it away. The job's cgroup, which is
+// the same in all, is given open.
+func (s stage) begin(a arm) (cgroup *os.File, end func() error, err error) {
+	g, err := guard.New(s.cfg, slog.New(slog.DiscardHandler))
+	if err != nil {
+		return nil, nil, err
+	}
+	var ends []io.Closer
+	end = func() error {
+		var errs []error
+		for _, c := range ends {
+			errs = append(errs, c.Close())
+		}
+		return errors.Join(append(errs, os.RemoveAll(s.cfg.PinDir), settled())...)
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, end())
+		}
+	}()
+	ends = append(ends, g)
+	if err := g.Login(context.Background(), s.account, user); err != nil {
+		return nil, nil, err
+	}
+	path, err := g.JobCgroup(context.Background(), s.account, "bench")
+	if err != nil {
+		return nil, nil, err
+	}
+	if cgroup, err = os.Open(filepath.Join(s.cfg.CgroupRoot, path)); err != nil {
+		return nil, nil, err
+	}
+	ends = append(ends, cgroup)
+	if a == guarded {
+		return cgroup, end, nil
+	}
+	ends = ends[1:]
+	if err := errors.Join(g.Close(), os.RemoveAll(s.cfg.PinDir), settled()); err != nil {
+		return nil, nil, err
+	}
+	switch a {
+	case empty:
+		var links []io.Closer
+		links, err = attachEmpty()
+		ends = append(ends, links...)
+	case apparmor:
+		load := exec.Command("apparmor_parser", "--replace", "--skip-cache")
+		load.Stdin, load.Stderr = strings.NewReader(fmt.Sprintf(profile, s.dir)), os.Stderr
+		err = load.Run()
+	}
+	return cgroup, end, err
+}
+
+// settled waits until the kernel has let go of all the guard's programs.
+func settled() error {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
+		there, err := remains()
+		if err != nil || there == "" {
+			return err
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("program %s is still there", there)
+		}
+	}
+}
+
+// remains gives the name of one of the guard's programs that the kernel has.
+func remains() (string, error) {
+	for id := ebpf.ProgramID(0); ; {
+		var err error
+		if id, err = ebpf.ProgramGetNextID(id); errors.Is(err, os.ErrNotExist) {
+			return "", nil
+		} else if err != nil {
+			return "", err
+		}
+		p, err := ebpf.NewProgramFromID(id)
+		if errors.Is(err, os.ErrNotExist) {
+			continue
+		} else if err != nil {
+			return "", err
+		}
+		info, err := p.Info()
+		p.Close()
+		if err != nil {
+			return "", err
+		}
+		if strings.HasPrefix(info.Name, "xos_") {
+			return info.Name, nil
+		}
+	}
+}
+
+// attachEmpty attaches a program that allows everything at each of the guard's
+// hooks.
+func attachEmpty() (links []io.Closer, err error) {
+	spec, err := bpf.LoadLsm()
+	if err != nil {
+		return nil, err
+	}
+	for name, p := range spec.Programs {
+		program, err := ebpf.NewProgram(&ebpf.ProgramSpec{Name: "empty", Type: ebpf.LSM, AttachType: ebpf.AttachLSMMac, AttachTo: p.AttachTo, License: "GPL",
+			Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, 0), asm.Return()}})
+		if err != nil {
+			return links, fmt.Errorf("%s: %w", name, err)
+		}
+		at, err := link.AttachLSM(link.LSMOptions{Program: program})
+		program.Close()
+		if err != nil {
+			return links, fmt.Errorf("%s: %w", name, err)
+		}
+		links = append(links, at)
+	}
+	return links, nil
+}
+
+// command is the worker's, confined as the arm wants it.
+func (a arm) command(self string, args ...string) *exec.Cmd {
+	switch a {
+	case landlock:
+		args = append([]string{"-landlock"}, args...)
+	case apparmor:
+		return exec.Command("aa-exec", append([]string{"-p", "guardcost", "--", self}, args...)...)
+	}
+	return exec.Command(self, args...)
+}
+
+// landlockABI is the version of Landlock that the kernel has.
+func landlockABI() (int, error) {
+	abi, _, errno := unix.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, 0, 0, unix.LANDLOCK_CREATE_RULESET_VERSION)
+	if errno != 0 {
+		return 0, fmt.Errorf("the kernel has no Landlock: %w", errno)
+	}
+	return int(abi), nil
+}
