@@ -80,6 +80,10 @@ fuzz: setup ## Fuzz the modules, in C and Go, for FUZZTIME (10m) each; adds to t
 bench: debs ## Measure; prints lines "BENCH name value unit"
 	XOS_DEBS=$(CURDIR)/$(DIST) go run ./test/bench
 
+.PHONY: bench-names
+bench-names: setup ## Measure user lookups alone, beside sssd in a Debian root that this makes
+	go run ./test/bench -only nss_ -peers
+
 .PHONY: demo
 demo: debs ## Boot a grid, play the story on it, and leave it running
 	go run ./test/demo -debs $(DIST)

@@ -73,3 +73,43 @@ func TestRounds(t *testing.T) {
 		t.Errorf("got %v", got)
 	}
 }
+
+// TestNamesFigures: every source has its figure, a ratio says how much faster
+// the second is, and one with a source that is not there is left out.
+func TestNamesFigures(t *testing.T) {
+	seen := map[string]bool{}
+	for _, m := range slices.Concat(alone, onGrid) {
+		for _, name := range m.names {
+			if seen[name] {
+				t.Errorf("%s is there twice", name)
+			}
+			seen[name] = true
+		}
+	}
+	for _, withPeers := range []bool{false, true} {
+		all := sources(withPeers)
+		table := make([][]float64, len(all))
+		for i, s := range all {
+			table[i] = []float64{100}
+			switch s.name {
+			case "files":
+				table[i][0] = 600
+			case "sssd":
+				table[i][0] = 300
+			}
+		}
+		got := map[string]float64{}
+		for _, f := range namesFigures(all, table) {
+			got[f.Name] = f.Value
+			if !slices.Contains(names.names, f.Name) {
+				t.Errorf("%s cannot be asked for", f.Name)
+			}
+		}
+		if got["nss_hit_ratio"] != 6 || got["nss_foreign_miss_ns"] != 100 {
+			t.Errorf("got %v", got)
+		}
+		if ratio, ok := got["nss_sssd_ratio"]; ok != withPeers || ok && ratio != 3 {
+			t.Errorf("got %v", got)
+		}
+	}
+}

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"strings"
 
 	"github.com/xtreemos/xos/test/testbed"
 )
@@ -26,26 +25,6 @@ done`, ssh, account, local))...)
 		return nil, err
 	}
 	return []figure{ratio("login_ratio", scaled(t[0], 1e-3), scaled(t[1], 1e-3), "ms")}, nil
-}
-
-// lookup compares how many lookups a second there are of a grid user and of the
-// last user of the passwd file, with glibc's part in both, in one process of the
-// grid user's. What nss_xos adds to a lookup that is not its own is its function
-// alone.
-func lookup(ctx context.Context, s *stage) ([]figure, error) {
-	out, err := s.as(ctx, "node1", fmt.Sprintf("wc -l </etc/passwd; bench-lookup 11 2000 %s %s no-such-user", account, local))
-	if err != nil {
-		return nil, err
-	}
-	lines, out, _ := strings.Cut(out, "\n")
-	t, err := columns(out, 3)
-	if err != nil {
-		return nil, err
-	}
-	return []figure{
-		ratio("nss_hit_ratio", t[1], t[0], "µs, of a passwd file with "+strings.TrimSpace(lines)+" lines and of ours"),
-		newFigure("nss_foreign_miss_ns", "ns", scaled(t[2], 1e3), "of a name without @"),
-	}, nil
 }
 
 // submit is from the start of xsub to the first line that the job printed.

@@ -19,17 +19,13 @@ import (
 const (
 	account = "alice@bench"
 	home    = "/home/xos/bench/alice"
-	// local is a user of node1 alone, the last of its passwd file, whose name is
-	// as long as a grid user's.
+	// local is a user of node1 alone.
 	local = "local-alice"
 	// disk is a directory of the grid user's on node1's own disk.
 	disk = "/var/tmp/bench"
 	// ssh shares no connection with another ssh, for either user.
 	ssh = "ssh -o BatchMode=yes -o ControlMaster=no -o ControlPath=none"
 )
-
-//go:embed testdata/lookup.c
-var lookupSource string
 
 //go:embed testdata/create.c
 var createSource string
@@ -39,7 +35,8 @@ var createSource string
 // that are measured do not.
 type stage struct {
 	*testbed.Grid
-	held []io.Closer
+	held  []io.Closer
+	peers bool // may be installed
 }
 
 // prepare adds the users and programs to a grid that has not got them yet, and
@@ -53,10 +50,8 @@ func (s *stage) prepare(ctx context.Context, fresh bool) error {
 		if err := s.addLocal(ctx); err != nil {
 			return err
 		}
-		for name, source := range map[string]string{"lookup": lookupSource, "create": createSource} {
-			if err := s.compile(ctx, name, source); err != nil {
-				return err
-			}
+		if err := s.compile(ctx, "create", createSource); err != nil {
+			return err
 		}
 	}
 	for _, login := range []string{account + "@node1", account + "@node2", local + "@node1"} {

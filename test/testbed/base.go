@@ -35,11 +35,12 @@ var basePackages = []string{
 	"systemd-userdbd", "libnss-systemd",
 }
 
-// Base gives the directory of the read-only root all nodes share, and makes it
-// first where it is missing. It is keyed by the list of packages; a root with
-// another list is the seed of the new one, so adding a package takes seconds.
-// progress receives what debootstrap and apt print; nil discards it.
-func Base(ctx context.Context, log *slog.Logger, progress io.Writer) (string, error) {
+// Base gives the directory of the read-only root all nodes share, or of one with
+// more packages, and makes it first where it is missing. It is keyed by the list
+// of packages; a root with another list is the seed of the new one, so adding a
+// package takes seconds. progress receives what debootstrap and apt print; nil
+// discards it.
+func Base(ctx context.Context, log *slog.Logger, progress io.Writer, more ...string) (string, error) {
 	if progress == nil {
 		progress = io.Discard
 	}
@@ -52,7 +53,8 @@ func Base(ctx context.Context, log *slog.Logger, progress io.Writer) (string, er
 	}
 	defer unlock()
 
-	dir := filepath.Join(CacheDir, Suite+"-"+baseKey(basePackages))
+	packages := slices.Concat(basePackages, more)
+	dir := rootDir(more)
 	if _, err := os.Stat(dir); err == nil {
 		return dir, nil
 	}
@@ -73,7 +75,7 @@ func Base(ctx context.Context, log *slog.Logger, progress io.Writer) (string, er
 		err = bootstrap(ctx, progress, work)
 	}
 	if err == nil {
-		err = addPackages(ctx, progress, work)
+		err = addPackages(ctx, progress, work, packages)
 	}
 	if err != nil {
 		return "", fmt.Errorf("making base root %s: %w", dir, err)
@@ -82,6 +84,21 @@ func Base(ctx context.Context, log *slog.Logger, progress io.Writer) (string, er
 		return "", err
 	}
 	return dir, nil
+}
+
+// HasRoot says whether the root with these packages more is there.
+func HasRoot(more ...string) bool {
+	_, err := os.Stat(rootDir(more))
+	return err == nil
+}
+
+// rootDir is where a root is. One with more packages has another name, so that
+// it never becomes the seed of the nodes' own.
+func rootDir(more []string) string {
+	if len(more) > 0 {
+		return filepath.Join(CacheDir, "more-"+baseKey(slices.Concat(basePackages, more)))
+	}
+	return filepath.Join(CacheDir, Suite+"-"+baseKey(basePackages))
 }
 
 func baseKey(packages []string) string {
@@ -116,9 +133,9 @@ func bootstrap(ctx context.Context, progress io.Writer, dir string) error {
 }
 
 // addPackages installs what is missing in a root, with the host's network.
-func addPackages(ctx context.Context, progress io.Writer, dir string) error {
+func addPackages(ctx context.Context, progress io.Writer, dir string, packages []string) error {
 	var missing []string
-	for _, name := range basePackages {
+	for _, name := range packages {
 		out, err := exec.CommandContext(ctx, "chroot", dir,
 			"dpkg-query", "-W", "-f", "${db:Status-Status}", name).Output()
 		if err != nil || string(out) != "installed" {
