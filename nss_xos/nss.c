@@ -53,14 +53,33 @@ char **room_ptrs(struct room *r, size_t n)
 	return to;
 }
 
+#define EACH(byte) (UINT64_C(0x0101010101010101) * (byte))
+/* Not 0 if one of a word's bytes is less than n, which is at most 128. */
+#define ANY_LESS(word, n) (((word) - EACH(n)) & ~(word) & EACH(128))
+
+/* Not 0 if one of eight characters cannot stand in a line. */
+static uint64_t is_strange(const char *s)
+{
+	uint64_t word;
+
+	memcpy(&word, s, sizeof word);
+	return ANY_LESS(word, ' ') | ANY_LESS(word ^ EACH(':'), 1) | ANY_LESS(word ^ EACH(0x7f), 1);
+}
+
 int is_line(struct xos_str s)
 {
+	char few[8] = "xxxxxxxx";
+	uint64_t strange = 0;
 	uint32_t i;
 
-	for (i = 0; i < s.len; i++)
-		if ((unsigned char)s.s[i] < ' ' || s.s[i] == ':' || s.s[i] == 0x7f)
-			return 0;
-	return 1;
+	if (s.len < sizeof few) {
+		for (i = 0; i < s.len; i++)
+			few[i] = s.s[i];
+		return is_strange(few) == 0;
+	}
+	for (i = 0; i < s.len - sizeof few; i += sizeof few)
+		strange |= is_strange(s.s + i);
+	return (strange | is_strange(s.s + s.len - sizeof few)) == 0;
 }
 
 enum next after(enum xos_find f, int local_too)

@@ -14,7 +14,7 @@
 //   - A grid name or id is read from the VO's snapshot, if the kernel lets this
 //     process open it, that is for root and the VO's members. For all others
 //     it does not exist. It stays mapped, so that the next lookups cost one
-//     system call or two, for the caller's ids (session/shim/xos_map.c).
+//     system call, for the caller's ids (session/shim/xos_right.c).
 //   - Only root's processes ask xos-node, and only for what no snapshot has:
 //     so sshd gets its preview of a user who never was here. A dead xos-node
 //     is noticed at once, one that hangs after a second (200 ms if it does not

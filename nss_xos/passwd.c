@@ -4,7 +4,8 @@
 
 #include "xos_nss.h"
 
-enum nss_status fill_passwd(struct xos_in *in, struct passwd *pw, struct room r, int *err)
+enum nss_status fill_passwd(struct xos_in *in, int is_known, struct passwd *pw, struct room r,
+                            int *err)
 {
 	/* No password opens it, and there is no shadow entry to look for. */
 	static const struct xos_str locked = XOS_STR("*");
@@ -30,7 +31,7 @@ enum nss_status fill_passwd(struct xos_in *in, struct passwd *pw, struct room r,
 		*err = ERANGE;
 		return NSS_STATUS_TRYAGAIN;
 	}
-	if (!xos_is_login(pw->pw_name, &vo)) {
+	if (!is_known && !xos_is_login(pw->pw_name, &vo)) {
 		*err = EPROTO;
 		return NSS_STATUS_UNAVAIL;
 	}
@@ -38,14 +39,14 @@ enum nss_status fill_passwd(struct xos_in *in, struct passwd *pw, struct room r,
 }
 
 /* Fills pw from a snapshot's record, which it frees. */
-static enum nss_status from_record(struct xos_record *rec, struct passwd *pw, struct room r,
-                                   int *err)
+static enum nss_status from_record(struct xos_record *rec, int is_known, struct passwd *pw,
+                                   struct room r, int *err)
 {
 	enum nss_status s = NSS_STATUS_NOTFOUND;
 
 	*err = ENOENT;
 	if (rec->kind == XOS_SNAP_USER)
-		s = fill_passwd(&rec->in, pw, r, err);
+		s = fill_passwd(&rec->in, is_known, pw, r, err);
 	xos_record_free(rec);
 	return s;
 }
@@ -67,7 +68,7 @@ static enum nss_status from_service(const struct xos_place *at, int op, const ch
 		xos_put_u32(&q, uid);
 	s = ask(at, op, &q, &reply, err);
 	if (s == NSS_STATUS_SUCCESS) {
-		s = fill_passwd(&reply.in, pw, r, err);
+		s = fill_passwd(&reply.in, 0, pw, r, err);
 		if (s == NSS_STATUS_SUCCESS &&
 		    (!xos_in_end(&reply.in) ||
 		     (name != NULL ? strcmp(pw->pw_name, name) != 0 : pw->pw_uid != uid))) {
@@ -91,7 +92,7 @@ enum nss_status passwd_by_name(const struct xos_place *at, const char *name, str
 		return NSS_STATUS_NOTFOUND;
 	f = xos_find_name(at, vo, strlen(vo), name, &rec);
 	if (f == XOS_FOUND)
-		return from_record(&rec, pw, r, err);
+		return from_record(&rec, 1, pw, r, err);
 	switch (after(f, 0)) {
 	case ASK:
 		return from_service(at, XOS_OP_GETPWNAM, name, 0, pw, r, err);
@@ -113,7 +114,7 @@ enum nss_status passwd_by_id(const struct xos_place *at, uid_t uid, struct passw
 		return NSS_STATUS_NOTFOUND;
 	f = xos_find_id(at, uid, &rec);
 	if (f == XOS_FOUND)
-		return from_record(&rec, pw, r, err);
+		return from_record(&rec, 0, pw, r, err);
 	switch (after(f, 0)) {
 	case ASK:
 		return from_service(at, XOS_OP_GETPWUID, NULL, uid, pw, r, err);

@@ -8,4 +8,5 @@
 #include "../session/shim/xos_names.c"
 #include "../session/shim/xos_open.c"
 #include "../session/shim/xos_part.c"
+#include "../session/shim/xos_right.c"
 #include "../session/shim/xos_snapshot.c"

@@ -22,8 +22,10 @@ char **room_ptrs(struct room *r, size_t n);
 
 /* Translate fields into the caller's struct: success, TRYAGAIN with *err
  * ERANGE where the room is too small, or UNAVAIL with EPROTO where the fields
- * are not what they should be. */
-enum nss_status fill_passwd(struct xos_in *in, struct passwd *pw, struct room r, int *err);
+ * are not what they should be. is_known: the name is one that was looked for,
+ * letter by letter, and so a login name. */
+enum nss_status fill_passwd(struct xos_in *in, int is_known, struct passwd *pw, struct room r,
+                            int *err);
 enum nss_status fill_group(struct xos_in *in, struct group *gr, struct room r, int *err);
 /* The private group of the user whose passwd fields these are; a user of
  * another gid than the uid has none. */

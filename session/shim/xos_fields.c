@@ -39,11 +39,6 @@ void xos_put_str(struct xos_out *o, const char *s)
 		put(o, s, n);
 }
 
-uint32_t xos_le32(const unsigned char *p)
-{
-	return p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
-}
-
 static const unsigned char *take(struct xos_in *in, size_t n)
 {
 	const unsigned char *p = in->p;

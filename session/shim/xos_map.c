@@ -56,31 +56,6 @@ static unsigned long now(void)
 	return ((unsigned long)t.tv_sec * 1000 + (unsigned long)t.tv_nsec / 1000000) | 1;
 }
 
-/* What the kernel makes of mode 0640, without capabilities. It goes by the
- * filesystem ids, which any process may set to its effective ones. */
-static int has_right(const struct xos_mapped *m, struct xos_ids *who)
-{
-	int i;
-
-	if (!who->known) {
-		who->known = 1;
-		who->user = geteuid();
-		who->n = -1;
-	}
-	if (who->user == m->owner)
-		return 1;
-	if (who->n < 0) {
-		who->n = getgroups(XOS_OWN_GROUPS, who->groups);
-		if (who->n < 0)
-			who->n = 0;
-		who->group = getegid();
-	}
-	for (i = 0; i < who->n; i++)
-		if (who->groups[i] == m->group)
-			return 1;
-	return who->group == m->group;
-}
-
 static int is_given_up(const struct xos_mapped *m)
 {
 	const void *generation = m->head.p + XOS_SNAP_GENERATION;
@@ -118,7 +93,7 @@ static int is_good(struct xos_mapped *m, struct xos_ids *who)
 		set_stale(m);
 		return 0;
 	}
-	return has_right(m, who);
+	return xos_has_right(m, who);
 }
 
 struct xos_mapped *xos_hold(struct xos_cache *c, const char *vo, size_t vo_len,
@@ -256,7 +231,7 @@ static int map(struct xos_cache *c, struct xos_mapped *m, const struct xos_opene
 		m->vo_len = vo_len;
 		memcpy(m->vo, vo, vo_len);
 		/* The header may be older than the mapping. */
-		if (!is_given_up(m) && has_right(m, who))
+		if (!is_given_up(m) && xos_has_right(m, who))
 			return 1;
 	}
 	empty(c, m);

@@ -7,17 +7,29 @@
 
 const struct xos_place xos_here = {XOS_SOCKET, XOS_SNAP_DIR, 0, NULL};
 
+/* Where in a part of a name a character may stand. */
+#define FIRST 1
+#define INSIDE 2
+#define LAST 4
+static const unsigned char places[256] = {
+	['a' ... 'z'] = FIRST | INSIDE | LAST,
+	['0' ... '9'] = INSIDE | LAST,
+	['_'] = INSIDE | LAST,
+	['-'] = INSIDE,
+	['.'] = INSIDE,
+};
+
 int xos_is_part(const char *s, size_t n)
 {
+	const unsigned char *c = (const unsigned char *)s;
+	unsigned all = INSIDE;
 	size_t i;
 
-	if (n == 0 || n > XOS_MAX_NAME || s[0] < 'a' || s[0] > 'z')
+	if (n == 0 || n > XOS_MAX_NAME)
 		return 0;
-	for (i = 1; i < n; i++)
-		if (!((s[i] >= 'a' && s[i] <= 'z') || (s[i] >= '0' && s[i] <= '9') ||
-		      s[i] == '_' || s[i] == '-' || s[i] == '.'))
-			return 0;
-	return s[n - 1] != '.' && s[n - 1] != '-';
+	for (i = 0; i < n; i++)
+		all &= places[c[i]];
+	return all != 0 && (places[c[0]] & FIRST) != 0 && (places[c[n - 1]] & LAST) != 0;
 }
 
 static int is_reserved(const char *s, size_t n)

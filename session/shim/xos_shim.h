@@ -69,7 +69,10 @@ uint32_t xos_get_id(struct xos_in *in); /* malformed unless a grid id */
 struct xos_str xos_get_str(struct xos_in *in);
 uint32_t xos_get_count(struct xos_in *in, uint32_t most);
 int xos_in_end(const struct xos_in *in); /* 1: well-formed, nothing left */
-uint32_t xos_le32(const unsigned char *p);
+static inline uint32_t xos_le32(const unsigned char *p)
+{
+	return p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
+}
 /* Copies a string to memory of at least len + 1 bytes. */
 char *xos_str_copy(char *to, struct xos_str s);
 int xos_str_is(struct xos_str s, const char *c);
@@ -156,10 +159,11 @@ void xos_close(struct xos_opened *o);
 /* Groups that a process may have; one with more reads the files. */
 #define XOS_OWN_GROUPS 128
 
-/* A snapshot in memory. All but state and checked stay as they are while one
- * holds it. */
+/* A snapshot in memory. All but state, way and checked stay as they are while
+ * one holds it. */
 struct xos_mapped {
 	uint32_t state;
+	uint32_t way; /* which id gave the right to it last */
 	unsigned long checked; /* when it was last opened, in milliseconds */
 	struct xos_part head, base; /* base.p is NULL if there is none */
 	dev_t dev;                  /* of the head's file, as what follows */
@@ -179,9 +183,10 @@ struct xos_cache {
 	struct xos_mapped mapped[XOS_CACHED];
 };
 /* Whose right a lookup goes by: the ids of the calling thread, each asked for
- * once and only if need be. All zero, none is known. */
+ * once and only if need be; nothing else counts while known is 0. */
 struct xos_ids {
-	int known, n;
+	unsigned known; /* a bit for each of xos_right.c's ways */
+	int n;
 	uid_t user;
 	gid_t group, groups[XOS_OWN_GROUPS];
 };
@@ -204,6 +209,11 @@ struct xos_mapped *xos_keep(struct xos_cache *c, const struct xos_opened *o, con
 /* Takes back what is held by threads that this process does not have. Nobody
  * else may be at the cache. */
 void xos_take_back(struct xos_cache *c);
+
+/* --- rights (xos_right.c) ------------------------------------------------- */
+
+/* Whether these ids give the right to read the mapping's file. */
+int xos_has_right(struct xos_mapped *m, struct xos_ids *who);
 
 /* --- files in memory (xos_part.c) ----------------------------------------- */
 

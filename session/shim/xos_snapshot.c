@@ -202,10 +202,12 @@ static uint32_t name_key(const char *name)
 enum xos_find xos_find_name(const struct xos_place *at, const char *vo, size_t vo_len,
                             const char *name, struct xos_record *r)
 {
-	struct xos_ids who = {.known = 0};
+	struct xos_ids who;
 	struct snapshot s;
-	enum xos_find f = reach(at, vo, vo_len, &who, &s);
+	enum xos_find f;
 
+	who.known = 0;
+	f = reach(at, vo, vo_len, &who, &s);
 	return f == XOS_FOUND ? find(&s, name, name_key(name), r) : f;
 }
 
@@ -260,9 +262,10 @@ static enum xos_find find_id(const struct xos_place *at, uint32_t id, struct xos
 
 enum xos_find xos_find_id(const struct xos_place *at, uint32_t id, struct xos_record *r)
 {
-	struct xos_ids who = {.known = 0};
+	struct xos_ids who;
 	unsigned i;
 
+	who.known = 0;
 	/* No id is in two VOs. */
 	for (i = 0; at->cache != NULL && i < XOS_CACHED; i++) {
 		struct xos_mapped *m = xos_hold_at(at->cache, i, &who);
