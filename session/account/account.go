@@ -44,6 +44,8 @@ type Config struct {
 	// Quarantine is how long an id rests at least before it can be free; 0:
 	// for ever.
 	Quarantine time.Duration
+	// SubIDs is where the accounts' subordinate ids are.
+	SubIDs Pool
 }
 
 // State of an id's life.
@@ -66,6 +68,9 @@ type Entry struct {
 	Seen  time.Time // when it was last used, to a day
 	// Proof is the search by which it was freed.
 	Proof string
+	// Sub is the first of its SubIDs subordinate ids; 0: it has none. Whether
+	// they may be used SubIDsOf says.
+	Sub uint32
 }
 
 // Map is the account map. It is safe for concurrent use.
@@ -86,6 +91,8 @@ type Map struct {
 	groups  map[string]record
 	owner   map[uint32]string // durable and reserved ids; see key
 	spent   map[uint32]record // free ids, with whom they belonged to last
+	ranges  map[uint32]uint32 // uids by the first of their subordinate ids
+	blocked map[uint32]bool   // ranges that cannot be given
 	held    reservations
 	dropped dropped // when reservations were last dropped, by bucket
 	local   local
@@ -123,11 +130,14 @@ func open(cfg Config, now func() time.Time, d disk) (*Map, error) {
 	if cfg.First < 1000 || cfg.Last < cfg.First || cfg.Last > session.LastID {
 		return nil, xos.Errorf(xos.Invalid, "%d..%d is no range of ids for grid accounts", cfg.First, cfg.Last)
 	}
+	if err := cfg.SubIDs.Check(cfg.First, cfg.Last); err != nil {
+		return nil, err
+	}
 	if cfg.Reservations == 0 {
 		cfg.Reservations = 16384
 	}
 	m := &Map{cfg: cfg, now: now, users: map[string]record{}, rolls: map[xos.VOName]*roll{}, groups: map[string]record{},
-		owner: map[uint32]string{}, spent: map[uint32]record{}}
+		owner: map[uint32]string{}, spent: map[uint32]record{}, ranges: map[uint32]uint32{}, blocked: map[uint32]bool{}}
 	m.held = newReservations(cfg.Reservations)
 	var err error
 	if m.siteKey, err = siteKey(cfg); err != nil {
@@ -148,6 +158,7 @@ func open(cfg Config, now func() time.Time, d disk) (*Map, error) {
 			return nil, err
 		}
 	}
+	m.block()
 	if m.journal, err = newJournal(d, m.records()); err != nil {
 		return nil, err
 	}
@@ -163,6 +174,10 @@ func (m *Map) replay(r record) error {
 	old, known := table[name]
 	holder, taken := m.owner[r.ID]
 	moved := known && old.ID != r.ID && r.State != Free
+	if other, given := m.ranges[r.Sub]; given && other != r.ID || r.Sub != rangeOf(r.Sub) || r.Sub != 0 && r.User == "" {
+		return xos.Errorf(xos.Internal, "the account map contradicts itself at %q, subordinate id %d", name, r.Sub).
+			WithHint("restore it from a backup")
+	}
 	if name == "" || r.ID < m.cfg.First || r.ID > m.cfg.Last || moved || taken && holder != key {
 		return xos.Errorf(xos.Internal, "the account map contradicts itself at %q, id %d", name, r.ID).
 			WithHint("restore it from a backup")
@@ -173,6 +188,7 @@ func (m *Map) replay(r record) error {
 
 // take makes a record hold in memory.
 func (m *Map) take(r record) {
+	m.noteRange(r)
 	table, name, key := m.users, r.User, userKey(r.User)
 	if r.User == "" {
 		table, name, key = m.groups, r.Group, groupKey(r.Group)
@@ -317,7 +333,7 @@ func (m *Map) VOs() []xos.VOName {
 }
 
 func entry(name string, r record) Entry {
-	return Entry{Name: name, ID: r.ID, State: r.State, Since: r.Time, Seen: r.Seen, Proof: r.Proof}
+	return Entry{Name: name, ID: r.ID, State: r.State, Since: r.Time, Seen: r.Seen, Proof: r.Proof, Sub: r.Sub}
 }
 
 // commit makes records durable and then visible. The write lock is held.

@@ -301,10 +301,14 @@ func (m *Map) slot(key string, names ...string) (uint32, error) {
 		}
 	}
 	span := uint64(m.cfg.Last) - uint64(m.cfg.First) + 1
-	start := m.hash(key) % span
+	start := m.preferred(key, span)
 	for i := uint64(0); i < span; i++ {
 		id := m.cfg.First + uint32((start+i)%span)
-		if _, taken := m.owner[id]; taken || m.local.taken(id) {
+		if m.cfg.SubIDs.has(id) {
+			i += uint64(m.cfg.SubIDs.Last - id)
+			continue
+		}
+		if _, taken := m.owner[id]; taken || m.local.taken(id) || m.isSubordinate(id) {
 			continue
 		}
 		if last, spent := m.spent[id]; !spent || last.key() == key {

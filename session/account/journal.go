@@ -38,6 +38,7 @@ type record struct {
 	Time  time.Time `json:"time,omitzero"`
 	Seen  time.Time `json:"seen,omitzero"`
 	Proof string    `json:"proof,omitempty"`
+	Sub   uint32    `json:"sub,omitempty"` // the first of its subordinate ids
 	// Boot and Ticks say when the id became durable, in package process's clock.
 	Boot  string `json:"boot,omitempty"`
 	Ticks uint64 `json:"ticks,omitempty"`

@@ -38,6 +38,21 @@ func (l local) taken(id uint32) bool {
 	return false
 }
 
+// overlaps reports whether one of these ids belongs to the local machine.
+func (l local) overlaps(first, count uint32) bool {
+	for id := range l.ids {
+		if id >= first && id-first < count {
+			return true
+		}
+	}
+	for _, s := range l.subs {
+		if s.first < uint64(first)+uint64(count) && (s.first >= uint64(first) || uint64(first)-s.first < s.count) {
+			return true
+		}
+	}
+	return false
+}
+
 // readLocal reads passwd, group, subuid and subgid below etc. The latter two
 // need not exist.
 func readLocal(etc string) (local, error) {

@@ -153,7 +153,7 @@ func (m *Map) Spent() []Entry {
 func (m *Map) longestFree() (uint32, bool) {
 	var best record
 	for id, r := range m.spent {
-		if _, taken := m.owner[id]; taken || m.local.taken(id) {
+		if _, taken := m.owner[id]; taken || m.local.taken(id) || m.isSubordinate(id) {
 			continue
 		}
 		if best.ID == 0 || r.Time.Before(best.Time) || r.Time.Equal(best.Time) && id < best.ID {
