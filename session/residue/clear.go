@@ -25,6 +25,27 @@ func Clear(id uint32) error {
 	return nil
 }
 
+// ClearSubIDs takes the kernel's keyrings of subordinate ids away, as Clear does
+// of a uid.
+func ClearSubIDs(first uint32) error {
+	if first < 1000 || first%SubIDs != 0 {
+		return xos.Errorf(xos.Invalid, "subordinate ids cannot begin at %d", first)
+	}
+	owners, err := keyOwners()
+	if err != nil {
+		return nil // none, or the search says so
+	}
+	for _, id := range owners {
+		if id&^(SubIDs-1) != first {
+			continue
+		}
+		if err := clearKeyrings(id); err != nil {
+			return xos.Errorf(xos.Internal, "clearing the keyrings of %d: %w", id, err)
+		}
+	}
+	return nil
+}
+
 func clearLastlog(id uint32) error {
 	f, err := os.OpenFile(lastlogPath, os.O_RDWR, 0)
 	if err != nil {

@@ -80,8 +80,9 @@ func (s *search) sysv(space, table string) {
 			if c != "uid" && c != "gid" && c != "cuid" && c != "cgid" {
 				continue
 			}
-			if id, err := strconv.ParseUint(fields[i], 10, 32); err == nil && s.ids[uint32(id)] {
-				s.found(uint32(id), SysV, table+" "+fields[1]+" in "+space, c)
+			id, err := strconv.ParseUint(fields[i], 10, 32)
+			if owner, ok := s.whose(uint32(id)); err == nil && ok {
+				s.found(owner, SysV, table+" "+fields[1]+" in "+space, as(uint32(id), owner, c))
 			}
 		}
 	}

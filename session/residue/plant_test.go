@@ -33,7 +33,40 @@ func (g *ground) plantAll() (all []planted) {
 	g.plantIPC(add)
 	g.plantFiles(add)
 	g.plantRecords(add)
+	g.plantSubordinate(add)
 	return all
+}
+
+// plantSubordinate leaves what containers do: of an id that is subordinate to
+// the one that is looked for.
+func (g *ground) plantSubordinate(add adder) {
+	with := func(name string, kind residue.Kind, at, why string, f func(sub uint32)) {
+		add("subordinate: "+name, kind, at, why+" (subordinate id", func(id uint32, _ string) { f(g.subordinate(id)) })
+	}
+	with("a process", residue.Process, "process", "real uid", func(sub uint32) { g.leave(as(sub), "wait") })
+	with("a group", residue.Process, "process", "supplementary group", func(sub uint32) {
+		g.leave(&syscall.SysProcAttr{Credential: &syscall.Credential{Groups: []uint32{5, sub}}}, "wait")
+	})
+	with("a file", residue.File, "contained", "owner", func(sub uint32) { g.file(g.path("contained"), "x", sub, 0, 0o600) })
+	with("a file's group", residue.File, "grouped", "group", func(sub uint32) { g.file(g.path("grouped"), "x", 0, sub, 0o600) })
+	with("an open file", residue.OpenFile, "memfd:", "owner", func(sub uint32) {
+		fd, err := unix.MemfdCreate("left", unix.MFD_CLOEXEC)
+		g.must(err)
+		g.Cleanup(func() { unix.Close(fd) })
+		g.must(unix.Fchown(fd, int(sub), 0))
+	})
+	with("shared memory", residue.SysV, "shm", "uid", func(sub uint32) {
+		cmd := exec.Command(need.Command(g, "ipcmk"), "-M4096")
+		cmd.SysProcAttr = as(sub)
+		out, err := cmd.Output()
+		g.must(err)
+		n := string(out[bytes.LastIndexByte(out, ' ')+1 : len(out)-1])
+		g.Cleanup(func() { exec.Command("ipcrm", "-m", n).Run() })
+	})
+	add("subordinate: a mapping to some", residue.Namespace, "user:[", "uid_map (subordinate ids)", func(id uint32, _ string) {
+		m := []syscall.SysProcIDMap{{ContainerID: 0, HostID: 0, Size: 1}, {ContainerID: 7, HostID: int(g.subordinate(id)), Size: 3}}
+		g.leave(&syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWUSER, UidMappings: m, GidMappings: m[:1]}, "wait")
+	})
 }
 
 type adder func(name string, kind residue.Kind, at, why string, f func(id uint32, name string))

@@ -88,15 +88,16 @@ func (s *search) status(text string) map[uint32]string {
 		}
 		for i, f := range strings.Fields(rest) {
 			id, err := strconv.ParseUint(f, 10, 32)
-			if err != nil || !s.ids[uint32(id)] {
+			owner, ok := s.whose(uint32(id))
+			if err != nil || !ok {
 				continue
 			}
 			why := "supplementary group"
 			if key != "Groups" && i < len(roles) {
 				why = roles[i] + " " + strings.ToLower(key)
 			}
-			if _, ok := out[uint32(id)]; !ok {
-				out[uint32(id)] = why
+			if _, ok := out[owner]; !ok {
+				out[owner] = as(uint32(id), owner, why)
 			}
 		}
 	}
@@ -121,8 +122,10 @@ func (s *search) userNamespace(dir string, spaces map[string]bool) {
 	}
 	defer f.Close()
 	where := name + " of process " + filepath.Base(dir)
-	if owner, err := unix.IoctlGetUint32(int(f.Fd()), nsGetOwnerUID); err == nil && s.ids[owner] {
-		s.found(owner, Namespace, where, "owner")
+	if uid, err := unix.IoctlGetUint32(int(f.Fd()), nsGetOwnerUID); err == nil {
+		if id, ok := s.whose(uid); ok {
+			s.found(id, Namespace, where, as(uid, id, "owner"))
+		}
 	}
 	for _, m := range []string{"uid_map", "gid_map"} {
 		data, err := os.ReadFile(dir + "/" + m)
@@ -141,6 +144,11 @@ func (s *search) userNamespace(dir string, spaces map[string]bool) {
 			for id := range s.ids {
 				if uint64(id) >= n[1] && uint64(id)-n[1] < n[2] {
 					s.found(id, Namespace, where, m)
+				}
+			}
+			for first, id := range s.subs {
+				if uint64(first) < n[1]+n[2] && n[1] < uint64(first)+SubIDs && n[2] > 0 {
+					s.found(id, Namespace, where, m+" (subordinate ids)")
 				}
 			}
 		}
@@ -170,7 +178,8 @@ func (s *search) openFiles(dir string) {
 			continue
 		}
 		s.saw(OpenFile)
-		if s.ids[st.Uid] || s.ids[st.Gid] {
+		_, byUser := s.whose(st.Uid)
+		if _, byGroup := s.whose(st.Gid); byUser || byGroup {
 			target, _ := os.Readlink(path)
 			s.owned(OpenFile, target+" held by process "+filepath.Base(dir), st.Uid, st.Gid)
 		}
@@ -207,8 +216,8 @@ func (s *search) keyrings() {
 	}
 	for _, id := range ids {
 		s.saw(Keyring)
-		if s.ids[id] {
-			s.found(id, Keyring, "/proc/key-users", "owner of keys")
+		if owner, ok := s.whose(id); ok {
+			s.found(owner, Keyring, "/proc/key-users", as(id, owner, "owner of keys"))
 		}
 	}
 }

@@ -38,8 +38,9 @@ func (s *search) mentions(text string, f func(id uint32, word string)) {
 			for l < j && text[l] >= '0' && text[l] <= '9' {
 				l++
 			}
-			if n, err := strconv.ParseUint(text[k:l], 10, 32); err == nil && s.ids[uint32(n)] {
-				f(uint32(n), text[k:l])
+			n, err := strconv.ParseUint(text[k:l], 10, 32)
+			if id, ok := s.whose(uint32(n)); err == nil && ok {
+				f(id, text[k:l])
 			}
 			k = max(l, k+1)
 		}

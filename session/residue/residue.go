@@ -14,6 +14,7 @@ package residue
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"slices"
 	"time"
 
@@ -35,7 +36,13 @@ type Config struct {
 type Subject struct {
 	ID   uint32
 	Name string // "alice@physics"
+	// Sub is the first of SubIDs subordinate ids, at a multiple of these; 0:
+	// none. What is left of one is a trace of ID.
+	Sub uint32
 }
+
+// SubIDs is how many subordinate ids go together.
+const SubIDs = 1 << 16
 
 // Kind is what kind of thing is looked at.
 type Kind string
@@ -165,6 +172,7 @@ func (r Report) Of(id uint32) []Finding {
 type search struct {
 	cfg   Config
 	ids   map[uint32]bool
+	subs  map[uint32]uint32 // ids by the first of their subordinate ones
 	names map[string]uint32
 	looks map[Kind]*Look
 	seen  map[Finding]bool
@@ -175,7 +183,7 @@ type search struct {
 // Search looks for the subjects, at least one. It takes as long as walking all
 // files takes; an error is the context's.
 func Search(ctx context.Context, cfg Config, subjects []Subject) (Report, error) {
-	s := &search{cfg: cfg, ids: map[uint32]bool{}, names: map[string]uint32{}, looks: map[Kind]*Look{}, seen: map[Finding]bool{}, kept: map[Finding]int{}}
+	s := &search{cfg: cfg, ids: map[uint32]bool{}, subs: map[uint32]uint32{}, names: map[string]uint32{}, looks: map[Kind]*Look{}, seen: map[Finding]bool{}, kept: map[Finding]int{}}
 	if len(subjects) == 0 {
 		return Report{}, xos.Errorf(xos.Invalid, "a search for no id")
 	}
@@ -183,7 +191,13 @@ func Search(ctx context.Context, cfg Config, subjects []Subject) (Report, error)
 		if sub.ID < 1000 || sub.Name == "" {
 			return Report{}, xos.Errorf(xos.Invalid, "%d %q is none of ours to look for", sub.ID, sub.Name)
 		}
+		if sub.Sub%SubIDs != 0 {
+			return Report{}, xos.Errorf(xos.Invalid, "subordinate ids cannot begin at %d", sub.Sub)
+		}
 		s.ids[sub.ID], s.names[sub.Name] = true, sub.ID
+		if sub.Sub != 0 {
+			s.subs[sub.Sub] = sub.ID
+		}
 	}
 	for _, k := range Kinds() {
 		s.looks[k] = &Look{Kind: k}
@@ -259,10 +273,27 @@ func (s *search) note(list *[]string, text string) {
 
 // owned notes a thing that is an id's by owner or group.
 func (s *search) owned(k Kind, where string, uid, gid uint32) {
-	if s.ids[uid] {
-		s.found(uid, k, where, "owner")
+	if id, ok := s.whose(uid); ok {
+		s.found(id, k, where, as(uid, id, "owner"))
 	}
-	if s.ids[gid] {
-		s.found(gid, k, where, "group")
+	if id, ok := s.whose(gid); ok {
+		s.found(id, k, where, as(gid, id, "group"))
 	}
+}
+
+// whose gives the id that is looked for and to which this one belongs.
+func (s *search) whose(id uint32) (uint32, bool) {
+	if s.ids[id] {
+		return id, true
+	}
+	owner, ok := s.subs[id&^(SubIDs-1)]
+	return owner, ok
+}
+
+// as says as what an id was found that belongs to another.
+func as(id, owner uint32, why string) string {
+	if id == owner {
+		return why
+	}
+	return fmt.Sprintf("%s (subordinate id %d)", why, id)
 }

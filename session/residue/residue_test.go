@@ -99,6 +99,13 @@ func (g *ground) subject() (uint32, string) {
 	return s.ID, s.Name
 }
 
+// subordinate gives the subject with this id subordinate ids, and one of them.
+func (g *ground) subordinate(id uint32) uint32 {
+	s := &g.subjects[id-g.base]
+	s.Sub = 1<<30 + (g.base%4096+uint32(len(g.subjects)))*residue.SubIDs
+	return s.Sub + 4711
+}
+
 func (g *ground) must(err error) {
 	g.Helper()
 	if err != nil {
@@ -236,7 +243,7 @@ func TestRootStopsWhenTold(t *testing.T) {
 }
 
 func TestSearchForNobody(t *testing.T) {
-	for _, subjects := range [][]residue.Subject{nil, {{ID: 0, Name: "root@vo"}}, {{ID: 999, Name: "x@vo"}}, {{ID: 2_000_000_000}}} {
+	for _, subjects := range [][]residue.Subject{nil, {{ID: 0, Name: "root@vo"}}, {{ID: 999, Name: "x@vo"}}, {{ID: 2_000_000_000}}, {{ID: 2_000_000_000, Name: "x@vo", Sub: 5}}} {
 		if _, err := residue.Search(context.Background(), residue.Config{}, subjects); err == nil {
 			t.Errorf("searched for %v", subjects)
 		}

@@ -163,7 +163,9 @@ func (w *walk) file(at int, name, path string, st *unix.Statx_t) {
 	if w.count%256 == 0 {
 		w.pace()
 	}
-	if w.ids[st.Uid] || w.ids[st.Gid] {
+	user, byUser := w.whose(st.Uid)
+	group, byGroup := w.whose(st.Gid)
+	if byUser || byGroup {
 		what := ""
 		if st.Mode&unix.S_IFMT == unix.S_IFREG {
 			if st.Mode&unix.S_ISUID != 0 {
@@ -173,11 +175,11 @@ func (w *walk) file(at int, name, path string, st *unix.Statx_t) {
 				what += ", setgid"
 			}
 		}
-		if w.ids[st.Uid] {
-			w.found(uint32(st.Uid), File, path, "owner"+what)
+		if byUser {
+			w.found(user, File, path, as(st.Uid, user, "owner"+what))
 		}
-		if w.ids[st.Gid] {
-			w.found(uint32(st.Gid), File, path, "group"+what)
+		if byGroup {
+			w.found(group, File, path, as(st.Gid, group, "group"+what))
 		}
 	}
 	if !w.plain && st.Mode&unix.S_IFMT != unix.S_IFLNK {
@@ -238,8 +240,8 @@ func (w *walk) attributes(by, path string) {
 			w.blind(File, path, err)
 		}
 		for _, m := range mentions {
-			if w.ids[m.id] {
-				w.found(m.id, File, path, m.as)
+			if id, ok := w.whose(m.id); ok {
+				w.found(id, File, path, as(m.id, id, m.as))
 			}
 		}
 	}
