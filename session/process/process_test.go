@@ -5,10 +5,14 @@ import (
 	"errors"
 	"os"
 	"os/exec"
+	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/xtreemos/xos"
 	"github.com/xtreemos/xos/session/process"
+	"github.com/xtreemos/xos/test/need"
 )
 
 func TestIdentity(t *testing.T) {
@@ -97,5 +101,48 @@ func TestWait(t *testing.T) {
 	cmd.Wait()
 	if err := id.Wait(context.Background()); err != nil {
 		t.Errorf("wait for what has ended: %v", err)
+	}
+}
+
+// TestRootSpan: processes of a range of uids are found and ended, and no others.
+func TestRootSpan(t *testing.T) {
+	need.Root(t)
+	const first = 2147400000
+	run := func(uid uint32) *exec.Cmd {
+		cmd := exec.Command("sh", "-c", "trap '' TERM HUP; while :; do sleep 60 & wait; done")
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: uid}}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		return cmd
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	span := process.Span{First: first, Last: first + 99}
+	if yes, err := span.Running(); err != nil || yes {
+		t.Errorf("nothing runs: %v, %v", yes, err)
+	}
+	if killed, err := span.Kill(ctx); err != nil || killed {
+		t.Errorf("nothing was killed: %v, %v", killed, err)
+	}
+	beside, in, last := run(first+100), run(first), run(first+99)
+	defer beside.Wait()
+	defer beside.Process.Kill()
+	if yes, err := span.Running(); err != nil || !yes {
+		t.Errorf("two run: %v, %v", yes, err)
+	}
+	if killed, err := span.Kill(ctx); err != nil || !killed {
+		t.Errorf("two were killed: %v, %v", killed, err)
+	}
+	for _, cmd := range []*exec.Cmd{in, last} {
+		if err := cmd.Wait(); err == nil || !strings.Contains(err.Error(), "killed") {
+			t.Errorf("ended with %v", err)
+		}
+	}
+	if yes, err := (process.Span{First: first + 100, Last: first + 100}).Running(); err != nil || !yes {
+		t.Errorf("the one beside was killed: %v", err)
+	}
+	if _, err := (process.Span{First: 0, Last: 5}).Kill(ctx); !xos.Is(err, xos.Invalid) {
+		t.Errorf("killing root's: %v", err)
 	}
 }

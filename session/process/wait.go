@@ -4,7 +4,6 @@ import (
 	"context"
 	"os"
 	"strconv"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -47,45 +46,4 @@ func (id ID) Wait(ctx context.Context) error {
 
 // Running reports whether a process that is not dead has the uid, as its real,
 // effective, saved or file system one.
-func Running(uid uint32) (bool, error) {
-	proc, err := os.Open("/proc")
-	if err != nil {
-		return false, xos.Errorf(xos.Internal, "listing processes: %w", err)
-	}
-	defer proc.Close()
-	names, err := proc.Readdirnames(-1)
-	if err != nil {
-		return false, xos.Errorf(xos.Internal, "listing processes: %w", err)
-	}
-	want := strconv.FormatUint(uint64(uid), 10)
-	for _, name := range names {
-		if name[0] < '1' || name[0] > '9' {
-			continue
-		}
-		data, err := os.ReadFile("/proc/" + name + "/status")
-		if err == nil && holds(string(data), want) {
-			return true, nil
-		}
-	}
-	return false, nil
-}
-
-// holds reads proc_pid_status(5).
-func holds(status, uid string) bool {
-	for line := range strings.Lines(status) {
-		key, rest, _ := strings.Cut(line, ":")
-		fields := strings.Fields(rest)
-		switch {
-		case key == "State" && len(fields) > 0 && (fields[0] == "Z" || fields[0] == "X"):
-			return false
-		case key == "Uid":
-			for _, f := range fields {
-				if f == uid {
-					return true
-				}
-			}
-			return false
-		}
-	}
-	return false
-}
+func Running(uid uint32) (bool, error) { return Span{uid, uid}.Running() }

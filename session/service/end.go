@@ -155,7 +155,7 @@ func (s *Service) linger(p *person) {
 func (s *Service) leave(p *person) {
 	p.work.Lock()
 	defer p.work.Unlock()
-	runs, err := process.Running(p.uid)
+	runs, err := s.runs(p.uid)
 	s.mu.Lock()
 	if p.uses > 0 || s.people[p.account] != p { // back, or dismissed meanwhile
 		s.mu.Unlock()
@@ -225,7 +225,7 @@ func (s *Service) expel(p *person, why error) {
 	}
 	ctx, cancel := context.WithTimeout(s.ctx, 10*time.Second)
 	defer cancel()
-	if err := s.Guard.KillUser(ctx, p.uid); err != nil {
+	if err := s.kill(ctx, p.uid); err != nil {
 		s.Log.Error("processes of a revoked account", "account", p.account, "error", err)
 	}
 	s.mu.Lock()

@@ -78,6 +78,7 @@ func (s *Service) PAMOpen(ctx context.Context, p wire.Peer, r wire.PAMOpenReques
 	if err != nil {
 		return reply, s.refused(ctx, a, who.Serial, marked(vom.RuleUID, err))
 	}
+	s.provide(ctx, a)
 	id := newSessionID()
 	// What is not on record is not granted.
 	if err := s.Audit.Append(ctx, audit.Record{Actor: a.String(), Action: "login", Subject: a.String(), Allowed: true, Reason: d.Reason, Policy: d.Policy,

@@ -7,7 +7,6 @@ import (
 
 	"github.com/xtreemos/xos"
 	"github.com/xtreemos/xos/session/account"
-	"github.com/xtreemos/xos/session/process"
 	"github.com/xtreemos/xos/session/residue"
 	"github.com/xtreemos/xos/vom"
 )
@@ -78,7 +77,7 @@ func (s *Service) over(a xos.Account, e account.Entry) bool {
 	if s.cfg.Idle <= 0 || s.Now().Sub(e.Seen) < s.cfg.Idle {
 		return false
 	}
-	runs, err := process.Running(e.ID)
+	runs, err := s.runs(e.ID)
 	return err == nil && !runs
 }
 
@@ -96,7 +95,7 @@ func (s *Service) close(ctx context.Context, a xos.Account, e account.Entry) err
 	}
 	killCtx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	if err := s.Guard.KillUser(killCtx, e.ID); err != nil {
+	if err := s.kill(killCtx, e.ID); err != nil {
 		return err
 	}
 	if p := s.find(a); p != nil {
@@ -153,7 +152,7 @@ func (s *Service) resting() (out []account.Entry, due bool) {
 func subjects(entries []account.Entry) []residue.Subject {
 	out := make([]residue.Subject, len(entries))
 	for i, e := range entries {
-		out[i] = residue.Subject{ID: e.ID, Name: e.Name}
+		out[i] = residue.Subject{ID: e.ID, Name: e.Name, Sub: e.Sub}
 	}
 	return out
 }

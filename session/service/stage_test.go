@@ -50,6 +50,7 @@ type stage struct {
 	audit  *audit.Log
 	// For the recycling of uids.
 	quarantine, idle, tend time.Duration
+	subids                 account.Pool
 	search                 func([]residue.Subject) residue.Report
 	auditor                service.Auditor
 	// first and last bound the ids, where a test wants few; log is the service's.
@@ -96,7 +97,7 @@ func newStage(t *testing.T) *stage {
 func (s *stage) start() {
 	s.Helper()
 	var err error
-	s.accounts, err = account.Open(account.Config{Dir: filepath.Join(s.dir, "state"), Etc: filepath.Join(s.dir, "etc"), Quarantine: s.quarantine, First: s.first, Last: s.last}, s.now)
+	s.accounts, err = account.Open(account.Config{Dir: filepath.Join(s.dir, "state"), Etc: filepath.Join(s.dir, "etc"), Quarantine: s.quarantine, First: s.first, Last: s.last, SubIDs: s.subids}, s.now)
 	if err != nil {
 		s.Fatal(err)
 	}

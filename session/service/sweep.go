@@ -81,6 +81,12 @@ func (s *Service) sweepUIDs(ctx context.Context, id string) {
 		if err := residue.Clear(e.ID); err != nil {
 			s.Log.Warn("what the machine keeps of a uid", "uid", e.ID, "error", err)
 		}
+		if e.Sub == 0 {
+			continue
+		}
+		if err := residue.ClearSubIDs(e.Sub); err != nil {
+			s.Log.Warn("what the machine keeps of subordinate ids", "uid", e.ID, "first", e.Sub, "error", err)
+		}
 	}
 	r, err := s.Search(ctx, subjects(resting), func(files int) {
 		s.swept.mu.Lock()
@@ -128,7 +134,7 @@ func (s *Service) judge(ctx context.Context, e account.Entry, r residue.Report, 
 	clean := r.Clean(e.ID)
 	due := limited && !s.Now().Before(at)
 	record := audit.Record{Actor: string(s.cfg.Node), Action: "uid.free", Subject: e.Name, VO: a.VO, User: a.User, Allowed: clean && due, Request: sweep,
-		Detail: map[string]string{"uid": strconv.FormatUint(uint64(e.ID), 10), "looked": strings.Join(looked(r), "; "), "found": traces(r, e.ID),
+		Detail: map[string]string{"uid": strconv.FormatUint(uint64(e.ID), 10), "subids": strconv.FormatUint(uint64(e.Sub), 10), "looked": strings.Join(looked(r), "; "), "found": traces(r, e.ID),
 			"when": r.Began.Format(time.RFC3339) + " to " + r.Ended.Format(time.RFC3339)}}
 	switch blind := r.Blind(); {
 	case r.Counts[e.ID] > 0:

@@ -43,6 +43,8 @@
  *                                                  string message,
  *                                                  u32 descriptors (0 or 1)
  *   PAM_CLOSE   string session                     (no field)
+ *   SUBIDS      string name                        u32 first, u32 count
+ *   SUBID_OWNER u32 id                             u32 uid
  *
  *   passwd  string name, u32 uid, u32 gid, string gecos, home, shell
  *   group   string name, u32 gid, list<string> members
@@ -78,6 +80,8 @@
 #define XOS_OP_PAM_ACCOUNT 8
 #define XOS_OP_PAM_OPEN 9
 #define XOS_OP_PAM_CLOSE 10
+#define XOS_OP_SUBIDS 11
+#define XOS_OP_SUBID_OWNER 12
 
 #define XOS_ST_OK 0
 #define XOS_ST_NOTFOUND 1     /* no such name or id, or not for this caller */

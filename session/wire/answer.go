@@ -55,6 +55,8 @@ func (s *server) answer(ctx context.Context, p Peer, o op, body []byte) reply {
 			return failed(err)
 		}
 		return encoded(func(e *encoder) { e.str(principal) })
+	case opSubIDs, opSubIDOwner:
+		return s.subordinate(ctx, p, o, d)
 	case opPAMAuth, opPAMAccount, opPAMOpen, opPAMClose:
 		if p.UID != 0 {
 			return failed(xos.Errorf(xos.Permission, "only root's processes may ask this"))
@@ -111,6 +113,41 @@ func (s *server) lookup(ctx context.Context, p Peer, o op, d *decoder) reply {
 		return failed(err)
 	}
 	return encoded(func(e *encoder) { e.ids(gids) })
+}
+
+// subordinate answers about subordinate ids, which are grid ids, too.
+func (s *server) subordinate(ctx context.Context, p Peer, o op, d *decoder) reply {
+	if o == opSubIDOwner {
+		id := d.u32()
+		if err := d.end(); err != nil {
+			return failed(err)
+		}
+		if id < firstID || id > lastID {
+			return failed(errNoName)
+		}
+		uid, err := s.h.SubIDOwner(ctx, p, id)
+		if err != nil {
+			return failed(err)
+		}
+		return encoded(func(e *encoder) { e.id(uid) })
+	}
+	a, ok := d.account()
+	if err := d.end(); err != nil {
+		return failed(err)
+	}
+	if !ok {
+		return failed(errNoName)
+	}
+	first, count, err := s.h.SubIDs(ctx, p, a)
+	if err != nil {
+		return failed(err)
+	}
+	return encoded(func(e *encoder) {
+		if e.id(first); count == 0 || count > lastID-first {
+			e.err = xos.Errorf(xos.Internal, "%d subordinate ids from %d of %s", count, first, a)
+		}
+		e.u32(count)
+	})
 }
 
 func passwdReply(p Passwd, err error) reply {

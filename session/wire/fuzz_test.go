@@ -30,6 +30,10 @@ func (anyone) GetGrGID(_ context.Context, _ Peer, id uint32) (Group, error) {
 func (anyone) InitGroups(context.Context, Peer, xos.Account) ([]uint32, error) {
 	return []uint32{firstID}, nil
 }
+func (anyone) SubIDs(_ context.Context, _ Peer, a xos.Account) (uint32, uint32, error) {
+	return firstID, uint32(len(a.User)), nil
+}
+func (anyone) SubIDOwner(_ context.Context, _ Peer, id uint32) (uint32, error) { return id, nil }
 func (anyone) Principals(_ context.Context, _ Peer, r PrincipalsRequest) (string, error) {
 	return r.Account.String(), nil
 }
@@ -50,7 +54,7 @@ func (anyone) PAMClose(context.Context, Peer, xos.SessionID) error { return nil 
 // FuzzRequest: a request is answered or refused, and only a grid's name or id
 // is ever found.
 func FuzzRequest(f *testing.F) {
-	for o := range op(12) {
+	for o := range opSubIDOwner + 2 {
 		for _, fill := range []func(*encoder){
 			func(e *encoder) { e.str("alice@physics") },
 			func(e *encoder) { e.str("root") },
@@ -69,7 +73,7 @@ func FuzzRequest(f *testing.F) {
 		if r.err != nil {
 			return
 		}
-		if op(o) >= opPAMAuth && uid != 0 {
+		if op(o) >= opPAMAuth && op(o) <= opPAMClose && uid != 0 {
 			t.Fatal("uid", uid, "may use PAM")
 		}
 		if op(o) == opGetPwNam {
@@ -134,6 +138,11 @@ func FuzzReply(f *testing.F) {
 			e.group(d.group())
 		case opInitGroups:
 			e.ids(d.ids())
+		case opSubIDs:
+			e.id(d.id())
+			e.u32(d.u32())
+		case opSubIDOwner:
+			e.id(d.id())
 		case opPAMOpen:
 			e.str(d.str())
 			e.strs(d.strs(maxBody))

@@ -36,6 +36,8 @@ const (
 	opPAMAccount
 	opPAMOpen
 	opPAMClose
+	opSubIDs
+	opSubIDOwner
 )
 
 // patience is how long a client waits for the reply; that to an unknown op is

@@ -121,6 +121,11 @@ type Handler interface {
 	GetGrGID(ctx context.Context, p Peer, gid uint32) (Group, error)
 	// InitGroups gives all groups of the user but her private one.
 	InitGroups(ctx context.Context, p Peer, a xos.Account) ([]uint32, error)
+	// SubIDs gives the range of ids that a container of the account may use
+	// beside hers, and SubIDOwner the uid of whom such an id is. Both are asked
+	// by root, for anybody, and by users.
+	SubIDs(ctx context.Context, p Peer, a xos.Account) (first, count uint32, err error)
+	SubIDOwner(ctx context.Context, p Peer, id uint32) (uid uint32, err error)
 	// Principals gives the one principal to be accepted, or an error.
 	Principals(ctx context.Context, p Peer, r PrincipalsRequest) (string, error)
 

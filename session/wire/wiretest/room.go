@@ -29,7 +29,9 @@ mount --bind "$0/run" /run/xos
 mount --bind "$0/lib" /run/lib
 mount --bind "$0/etc/nsswitch.conf" /etc/nsswitch.conf
 [ ! -d "$0/etc/pam.d" ] || mount --bind "$0/etc/pam.d" /etc/pam.d
-[ ! -e "$0/etc/passwd" ] || mount --bind "$0/etc/passwd" /etc/passwd
+for f in passwd subuid subgid; do
+	[ ! -e "$0/etc/$f" ] || { [ -e /etc/$f ] || : >/etc/$f; mount --bind "$0/etc/$f" /etc/$f; }
+done
 if [ -S "$0/log" ]; then
 	mount -t tmpfs tmpfs /dev
 	mknod -m 666 /dev/null c 1 3
@@ -106,6 +108,26 @@ func (r *Room) Local(t testing.TB, lines ...string) {
 		t.Fatal(err)
 	}
 	Write(t, filepath.Join(r.etc, "passwd"), string(b)+strings.Join(lines, "\n")+"\n")
+}
+
+// Etc puts a file of its own into the room's /etc: "subuid" or "subgid".
+func (r *Room) Etc(t testing.TB, name, text string) (path string) {
+	t.Helper()
+	path = filepath.Join(r.etc, name)
+	Write(t, path, text)
+	return path
+}
+
+// Subid makes this the source of subordinate ids.
+func (r *Room) Subid(t testing.TB, source string) {
+	t.Helper()
+	path := filepath.Join(r.etc, "nsswitch.conf")
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, _, _ := strings.Cut(string(b), "subid:")
+	Write(t, path, text+"subid: "+source+"\n")
 }
 
 // Command runs a program in the room, as root.

@@ -23,6 +23,8 @@ const (
 	ZoeUID     = 1879050003
 	PhysicsGID = 1900000000
 	HiggsGID   = 1900000001
+	// AliceSub is the first of Alice's subordinate ids; nobody else has any.
+	AliceSub = 2013265920
 )
 
 // Alice, Bob and Zoe are members of physics; Zoe was never here, so that only
@@ -137,6 +139,23 @@ func (s *Service) InitGroups(_ context.Context, _ wire.Peer, a xos.Account) ([]u
 		return nil, err
 	}
 	return []uint32{PhysicsGID}, nil
+}
+
+// SubIDs and SubIDOwner answer root and the members, as the real service does.
+func (s *Service) SubIDs(_ context.Context, p wire.Peer, a xos.Account) (first, count uint32, err error) {
+	s.called("SubIDs", a.String())
+	if a.String() != Alice.Name || p.UID != 0 && p.UID != AliceUID && p.UID != BobUID {
+		return 0, 0, errUnknown
+	}
+	return AliceSub, 65536, nil
+}
+
+func (s *Service) SubIDOwner(_ context.Context, p wire.Peer, id uint32) (uint32, error) {
+	s.called("SubIDOwner", "")
+	if id < AliceSub || id-AliceSub >= 65536 || p.UID != 0 && p.UID != AliceUID && p.UID != BobUID {
+		return 0, errUnknown
+	}
+	return AliceUID, nil
 }
 
 func (s *Service) Principals(_ context.Context, p wire.Peer, r wire.PrincipalsRequest) (string, error) {

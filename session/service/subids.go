@@ -1,0 +1,75 @@
+package service
+
+import (
+	"context"
+
+	"github.com/xtreemos/xos"
+	"github.com/xtreemos/xos/session/account"
+	"github.com/xtreemos/xos/session/process"
+	"github.com/xtreemos/xos/session/wire"
+)
+
+// provide gives an account its subordinate ids, where the machine has a pool of
+// them. A login that can have none is no less a login.
+func (s *Service) provide(ctx context.Context, a xos.Account) {
+	if err := s.Accounts.Provide(ctx, a); err != nil {
+		s.Log.Warn("no subordinate ids", "account", a, "error", err)
+	}
+}
+
+// SubIDs implements wire.Handler. Nothing is given by being asked for: who is
+// not logged in has no need of containers.
+func (s *Service) SubIDs(_ context.Context, p wire.Peer, a xos.Account) (first, count uint32, err error) {
+	if !s.serves(a.VO) || !s.sees(p, a.VO) {
+		return 0, 0, unknown()
+	}
+	first, ok := s.Accounts.SubIDsOf(a)
+	if !ok {
+		return 0, 0, unknown()
+	}
+	return first, account.SubIDs, nil
+}
+
+// SubIDOwner implements wire.Handler.
+func (s *Service) SubIDOwner(_ context.Context, p wire.Peer, id uint32) (uint32, error) {
+	a, uid, ok := s.Accounts.SubIDOwner(id)
+	if !ok || !s.serves(a.VO) || !s.sees(p, a.VO) {
+		return 0, unknown()
+	}
+	return uid, nil
+}
+
+// contained gives the uids that containers of a uid's account may have.
+func (s *Service) contained(uid uint32) (process.Span, bool) {
+	a, ok := s.Accounts.UserOf(uid)
+	if !ok {
+		return process.Span{}, false
+	}
+	e, ok := s.Accounts.User(a)
+	return process.Span{First: e.Sub, Last: e.Sub + account.SubIDs - 1}, ok && e.Sub != 0
+}
+
+// runs reports whether a uid has a process, in a container of its own too.
+func (s *Service) runs(uid uint32) (bool, error) {
+	if yes, err := process.Running(uid); yes || err != nil {
+		return yes, err
+	}
+	if span, ok := s.contained(uid); ok {
+		return span.Running()
+	}
+	return false, nil
+}
+
+// kill ends every process of a uid, in containers of its own too. What runs in
+// one can start what has the uid, and the other way about.
+func (s *Service) kill(ctx context.Context, uid uint32) error {
+	span, contains := s.contained(uid)
+	for {
+		if err := s.Guard.KillUser(ctx, uid); err != nil || !contains {
+			return err
+		}
+		if killed, err := span.Kill(ctx); err != nil || !killed {
+			return err
+		}
+	}
+}
