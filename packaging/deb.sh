@@ -34,9 +34,10 @@ done
 go_build 1 "$bin/xos-job" ./cmd/xos-job # its first steps in a container are C
 strip --strip-unneeded "$bin/xos-job"
 nss_xos/build.sh "$bin/libnss_xos.so.2"
+subid_xos/build.sh "$bin/libsubid_xos.so"
 pam_xos/build.sh "$bin/pam_xos.so"
 principals_xos/build.sh "$bin/xos-principals" "$version"
-strip --strip-unneeded "$bin/libnss_xos.so.2" "$bin/pam_xos.so" "$bin/xos-principals"
+strip --strip-unneeded "$bin/libnss_xos.so.2" "$bin/libsubid_xos.so" "$bin/pam_xos.so" "$bin/xos-principals"
 
 lib=usr/lib/$(dpkg-architecture -qDEB_HOST_MULTIARCH)
 place() { # PACKAGE MODE FILE TARGET
@@ -66,6 +67,7 @@ stage() { # PACKAGE
 		place $p 755 "$bin/xos-principals" usr/libexec/xos/xos-principals
 		place $p 755 "$bin/xos-job" usr/libexec/xos/xos-job
 		place $p 644 "$bin/libnss_xos.so.2" "$lib/libnss_xos.so.2"
+		place $p 644 "$bin/libsubid_xos.so" "$lib/libsubid_xos.so"
 		place $p 644 "$bin/pam_xos.so" "$lib/security/pam_xos.so"
 		manual $p xos-node.8 xos-userdb.8 mount.xosfs.8 node.toml.5
 		;;

@@ -5,7 +5,7 @@ set -euo pipefail
 
 packages=(gcc libc6-dev make git ca-certificates libpam0g-dev pkg-config libseccomp-dev
 	debootstrap systemd-container fuse3 iproute2 procps openssh-client openssh-server
-	dpkg-dev fakeroot lintian pamtester valgrind strace libc6-dbg attr acl
+	dpkg-dev fakeroot lintian pamtester uidmap valgrind strace libc6-dbg attr acl
 	qemu-system-x86 e2fsprogs clang libclang-rt-dev)
 # BPF objects are compiled again and compared, with the one compiler that made
 # them; Debian 13 has it no more.

@@ -13,6 +13,8 @@ import (
 
 	"github.com/xtreemos/xos"
 	"github.com/xtreemos/xos/nodeguard/guard"
+	"github.com/xtreemos/xos/session"
+	"github.com/xtreemos/xos/session/account"
 	"github.com/xtreemos/xos/vom"
 	"github.com/xtreemos/xos/vom/machine"
 	"github.com/xtreemos/xos/vom/vops"
@@ -55,6 +57,12 @@ type config struct {
 	// SiteKey is a file that the machines of a site may share, so that they
 	// mostly give an account the same uid; empty: a key of this machine's own.
 	SiteKey string `toml:"site_key"`
+	// SubIDs are the ids that containers of grid users may have beside the
+	// user's own, "FIRST-LAST" within 1879048192-2147483646, in ranges of 65536
+	// that begin at a multiple of that: each account that logs in gets one. They
+	// are served to newuidmap and its like where nsswitch.conf has the line
+	// "subid: xos"; see xos-node(8). Empty: nobody gets any.
+	SubIDs string `toml:"subids"`
 	// State must not be lost; Run need not outlive a boot; Trust is where the
 	// grid's public keys are for sshd and others.
 	State string `toml:"state"`
@@ -173,6 +181,11 @@ func (c config) validate() error {
 	}
 	if c.Quarantine.Duration != 0 && c.Quarantine.Duration < time.Hour {
 		return xos.Errorf(xos.Invalid, "quarantine = %v is too short: at least 1h, or 0s", c.Quarantine)
+	}
+	if pool, err := account.ParsePool(c.SubIDs); err != nil {
+		return xos.Errorf(xos.Invalid, "subids: %w", err)
+	} else if err := pool.Check(session.FirstID, session.LastID); err != nil {
+		return xos.Errorf(xos.Invalid, "subids: %w", err)
 	}
 	if c.AuditKeep.Duration != 0 && c.AuditKeep.Duration < 24*time.Hour {
 		return xos.Errorf(xos.Invalid, "audit_keep = %v is too short: at least 24h, or 0s", c.AuditKeep)

@@ -31,6 +31,9 @@ func TestConfig(t *testing.T) {
 		{`linger = "0s"`, "too short"},
 		{`shell = "bash"`, "no absolute path"},
 		{`linger = 5`, "reading"},
+		{`subids = "2013265920-2147418111"`, ""},
+		{`subids = "2013265920"`, "no range of ids"},
+		{`subids = "100000-600000000"`, "the ids of the grid"},
 	} {
 		path := filepath.Join(dir, "node.toml")
 		os.WriteFile(path, []byte(tc.text), 0o600)

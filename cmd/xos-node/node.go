@@ -101,7 +101,11 @@ func node(ctx context.Context, cfg config, keeper *trust.Keeper, log *slog.Logge
 		return err
 	}
 	defer history.Close()
-	accounts, err := account.Open(account.Config{Dir: cfg.State, Etc: "/etc", SiteKey: cfg.SiteKey, Quarantine: cfg.Quarantine.Duration}, time.Now)
+	pool, err := account.ParsePool(cfg.SubIDs)
+	if err != nil {
+		return err
+	}
+	accounts, err := account.Open(account.Config{Dir: cfg.State, Etc: "/etc", SiteKey: cfg.SiteKey, Quarantine: cfg.Quarantine.Duration, SubIDs: pool}, time.Now)
 	if err != nil {
 		return err
 	}

@@ -2,6 +2,7 @@ package service
 
 import (
 	"context"
+	"time"
 
 	"github.com/xtreemos/xos"
 	"github.com/xtreemos/xos/session/account"
@@ -10,8 +11,11 @@ import (
 )
 
 // provide gives an account its subordinate ids, where the machine has a pool of
-// them. A login that can have none is no less a login.
+// them. A login that can have none is no less a login, and does not wait for
+// useradd because of them.
 func (s *Service) provide(ctx context.Context, a xos.Account) {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
 	if err := s.Accounts.Provide(ctx, a); err != nil {
 		s.Log.Warn("no subordinate ids", "account", a, "error", err)
 	}

@@ -85,6 +85,7 @@ var mayImport = map[string][]string{
 	"vom/crl":          {"vom/xvoms"},
 	"session/wire":     {"session/shim"},
 	"nss_xos":          {"session/shim", "session/wire"},
+	"subid_xos":        {"session/shim", "session/wire"},
 	"pam_xos":          {"session/shim", "session/wire"},
 	"nodeguard/guard":  {"bpf"},
 	"vom/cda":          {"vom/authority"},
