@@ -25,6 +25,17 @@ struct range {
 /* The highest id; the next one means "none" to the kernel. */
 #define HIGHEST UINT32_C(0xfffffffe)
 
+/* Whether a user has all ids of a range. */
+enum answer shadow_subid_has_range(const char *owner, unsigned long start, unsigned long count,
+                                   enum kind kind, bool *result);
+/* The ranges of a user; *list is NULL where there are none. */
+enum answer shadow_subid_list_owner_ranges(const char *owner, enum kind kind, struct range **list,
+                                           int *count);
+/* The uids of whose ranges an id is one; *uids is NULL where there are none. */
+enum answer shadow_subid_find_subid_owners(unsigned long id, enum kind kind, uid_t **uids,
+                                           int *count);
+void shadow_subid_free(void *p);
+
 /* Whether two ranges have an id in common. */
 int overlap(struct range a, struct range b);
 

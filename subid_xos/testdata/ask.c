@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * Asks the module as libsubid does, and prints what it says.
- *   usage: ask has OWNER KIND START COUNT | list OWNER KIND | who ID KIND */
+ * Asks the module as libsubid does, and prints what it says, a line for each of
+ * standard input: has OWNER KIND START COUNT, list OWNER KIND, or who ID KIND. */
 #include <dlfcn.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -27,40 +27,47 @@ static void *find(const char *name)
 	return f;
 }
 
-int main(int argc, char **argv)
+static int kind_of(const char *word)
+{
+	return strcmp(word, "uid") == 0 ? 1 : strcmp(word, "gid") == 0 ? 2 : atoi(word);
+}
+
+int main(void)
 {
 	int (*has)(const char *, unsigned long, unsigned long, int, bool *) = find("shadow_subid_has_range");
 	int (*list)(const char *, int, struct range **, int *) = find("shadow_subid_list_owner_ranges");
 	int (*who)(unsigned long, int, uid_t **, int *) = find("shadow_subid_find_subid_owners");
 	void (*release)(void *) = find("shadow_subid_free");
-	int kind, n = -1, i, status;
+	char line[1024], what[16], whom[512], kind[16];
+	unsigned long start, count;
 
-	if (argc < 4)
-		return 2;
-	kind = strcmp(argv[3], "uid") == 0 ? 1 : strcmp(argv[3], "gid") == 0 ? 2 : atoi(argv[3]);
-	if (strcmp(argv[1], "has") == 0 && argc == 6) {
-		bool yes = true;
+	while (fgets(line, sizeof line, stdin) != NULL) {
+		int n = -1, i, words = sscanf(line, "%15s %511s %15s %lu %lu", what, whom, kind, &start, &count);
 
-		status = has(argv[2], strtoul(argv[4], NULL, 10), strtoul(argv[5], NULL, 10), kind, &yes);
-		printf("%d %s\n", status, yes ? "yes" : "no");
-	} else if (strcmp(argv[1], "list") == 0) {
-		struct range *r = (void *)argv;
+		if (strcmp(what, "has") == 0 && words == 5) {
+			bool yes = true;
+			int status = has(whom, start, count, kind_of(kind), &yes);
 
-		status = list(argv[2], kind, &r, &n);
-		printf("%d", status);
-		for (i = 0; i < n; i++)
-			printf(" %lu:%lu", r[i].start, r[i].count);
-		printf("\n");
-		release(r);
-	} else {
-		uid_t *uids = (void *)argv;
+			printf("%d %s\n", status, yes ? "yes" : "no");
+		} else if (strcmp(what, "list") == 0 && words == 3) {
+			struct range *r = (void *)line;
 
-		status = who(strtoul(argv[2], NULL, 10), kind, &uids, &n);
-		printf("%d", status);
-		for (i = 0; i < n; i++)
-			printf(" %u", uids[i]);
-		printf("\n");
-		release(uids);
+			printf("%d", list(whom, kind_of(kind), &r, &n));
+			for (i = 0; i < n; i++)
+				printf(" %lu:%lu", r[i].start, r[i].count);
+			printf("\n");
+			release(r);
+		} else if (strcmp(what, "who") == 0 && words == 3) {
+			uid_t *uids = (void *)line;
+
+			printf("%d", who(strtoul(whom, NULL, 10), kind_of(kind), &uids, &n));
+			for (i = 0; i < n; i++)
+				printf(" %u", uids[i]);
+			printf("\n");
+			release(uids);
+		} else {
+			return 2;
+		}
 	}
 	return 0;
 }

@@ -73,6 +73,8 @@ func replies() [][]byte {
 		8:  F("welcome\nto the grid"),
 		9:  F("s1", []string{"XOS_SESSION=s1", "TZ="}, "hello", 0),
 		10: nil,
+		11: F(wiretest.AliceSub, 65536),
+		12: F(wiretest.AliceUID),
 	} {
 		all = append(all, wiretest.Message(op, 0, fields), wiretest.Message(op, 2, F("no\x1b\nno")), wiretest.Message(op, 1, F("")))
 	}

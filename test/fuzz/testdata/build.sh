@@ -22,6 +22,9 @@ if [ "$1" = reply ]; then # only libnss_xos reads snapshots
 		# The shared parts are there already.
 		[ "$(basename "$f")" = shim.c ] || compile "$f" -include world.h
 	done
+	for f in ../../../subid_xos/src/*.c; do
+		[ "$(basename "$f")" = shim.c ] || compile "$f" -include world.h
+	done
 	compile ../../../principals_xos/src/main.c -include world.h -Dmain=principals_main \
 		-Dexit=world_exit -Dputs=world_puts -Dxos_call=principals_call
 fi

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0
  * Whatever bytes the session service sends, through the whole of libnss_xos,
- * pam_xos and xos-principals: an input is all that comes on one connection. The
+ * pam_xos, libsubid_xos and xos-principals: an input is all that comes on one connection. The
  * operation that it answers says which module asks. */
 #include "fuzz.h"
 
 #include <string.h>
 
 #include "../../../nss_xos/xos_nss.h"
+#include "../../../subid_xos/src/xos_subid.h"
 
 int principals_main(int argc, char **argv);
 int principals_call(const struct xos_place *where, int op, struct xos_out *q, int ms,
@@ -97,6 +98,33 @@ static void principals(void)
 	require((world.status == 0) == (world.printed != 0));
 }
 
+static void subordinate(int op)
+{
+	struct range *list;
+	uid_t *uids;
+	bool yes;
+	int n, i;
+
+	if (op == XOS_OP_SUBIDS) {
+		enum answer a = shadow_subid_list_owner_ranges(USER, SUBUID, &list, &n);
+
+		require((a == OK) == (list != NULL) && n == (a == OK));
+		for (i = 0; i < n; i++)
+			require(list[i].count > 0 && list[i].start >= XOS_FIRST_ID &&
+			        list[i].start + list[i].count - 1 <= XOS_LAST_ID);
+		a = shadow_subid_has_range(USER, USER_ID, 1, SUBGID, &yes);
+		require(a == OK || !yes);
+		shadow_subid_free(list);
+		shadow_subid_has_range(USER, 0, 1, SUBUID, &yes);
+		require(!yes);
+	} else {
+		shadow_subid_find_subid_owners(USER_ID, SUBUID, &uids, &n);
+		require((uids != NULL) == (n == 1));
+		require(n == 0 || xos_is_id(uids[0]));
+		shadow_subid_free(uids);
+	}
+}
+
 static void forget(pam_handle_t *h, void *data, int status)
 {
 	(void)h, (void)status;
@@ -155,6 +183,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 		break;
 	case XOS_OP_PRINCIPALS:
 		principals();
+		break;
+	case XOS_OP_SUBIDS:
+	case XOS_OP_SUBID_OWNER:
+		subordinate(op);
 		break;
 	default:
 		pam(op);
