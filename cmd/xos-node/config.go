@@ -55,7 +55,8 @@ type config struct {
 	// Homes is the directory of homes.
 	Homes string `toml:"homes"`
 	// SiteKey is a file that the machines of a site may share, so that they
-	// mostly give an account the same uid; empty: a key of this machine's own.
+	// mostly give an account the same uid (with the same subids); empty: a key
+	// of this machine's own.
 	SiteKey string `toml:"site_key"`
 	// SubIDs are the ids that containers of grid users may have beside the
 	// user's own, "FIRST-LAST" within 1879048192-2147483646, in ranges of 65536

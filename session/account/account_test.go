@@ -119,12 +119,55 @@ func TestUidsAreKept(t *testing.T) {
 	}
 }
 
+// TestMachinesOfASiteAgree: machines that share a key give accounts and groups
+// the same ids, in whatever order they come, with and without a pool of
+// subordinate ids, as long as all have the same; but for those whose id is taken
+// on one of them.
 func TestMachinesOfASiteAgree(t *testing.T) {
-	a, b := newHost(t), newHost(t)
-	x, err1 := a.login(a.open(), alice)
-	y, err2 := b.login(b.open(), alice)
-	if err1 != nil || err2 != nil || x != y {
-		t.Errorf("%d and %d, %v, %v", x, y, err1, err2)
+	for _, pool := range []account.Pool{{}, {First: 2013265920, Last: 2147418111}} {
+		const people = 150
+		ids := func(h *host, order func(i int) int) map[string]uint32 {
+			h.SubIDs = pool
+			m := h.open()
+			out := map[string]uint32{}
+			for i := range people {
+				a := member(order(i))
+				uid, err := m.Admit(context.Background(), a)
+				if err != nil {
+					t.Fatal(err)
+				}
+				g, err := m.Groups(context.Background(), []string{"physics:" + string(a.User)})
+				if err != nil {
+					t.Fatal(err)
+				}
+				out[a.String()], out["physics:"+string(a.User)] = uid, g[0].ID
+			}
+			return out
+		}
+		x := ids(newHost(t), func(i int) int { return i })
+		back := newHost(t)
+		back.etc("passwd", fmt.Sprintf("root:x:0:0::/root:/bin/sh\nlocal:x:%d:100::/:/bin/sh\n", x["u7@physics"]))
+		y := ids(back, func(i int) int { return people - 1 - i })
+		differ := 0
+		for name, id := range x {
+			if y[name] != id {
+				differ++
+			}
+		}
+		if differ != 1 || y["u7@physics"] == x["u7@physics"] {
+			t.Errorf("%d of %d differ, and u7 has %d and %d", differ, len(x), x["u7@physics"], y["u7@physics"])
+		}
+		other := newHost(t)
+		other.write(other.SiteKey, "another key of 32 bytes or so...")
+		same := 0
+		for name, id := range ids(other, func(i int) int { return i }) {
+			if x[name] == id {
+				same++
+			}
+		}
+		if same > 2 {
+			t.Errorf("with another key, %d of %d are the same", same, len(x))
+		}
 	}
 }
 
