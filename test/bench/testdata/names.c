@@ -2,7 +2,8 @@
  * usage: names ROUNDS MILLISECONDS SOURCE...
  * Looks users up in several sources of the name service switch by turns, each
  * in a process of its own that stays, and prints for each round the nanoseconds
- * that a lookup took from each. A source is
+ * that a lookup took from each: the median of many short batches, so that a batch
+ * in which the machine did something else does not count. A source is
  *
  *	SERVICES,PASSWD,UID,GID,KEY
  *
@@ -29,8 +30,9 @@
 #include <unistd.h>
 
 #define MOST 32
-/* Lookups between two looks at the clock. */
-#define BATCH 64
+/* Lookups between two looks at the clock, and batches of a round. */
+#define BATCH 16
+#define BATCHES 4096
 
 struct source {
 	char *services, *passwd, *key;
@@ -87,6 +89,13 @@ static void overlay(const char *text, const char *file, const char *at)
 		err(1, "%s on %s", file, at);
 }
 
+static int compare(const void *a, const void *b)
+{
+	double x = *(const double *)a, y = *(const double *)b;
+
+	return (x > y) - (x < y);
+}
+
 static void serve(struct source *s, double length)
 {
 	if (unshare(CLONE_NEWNS) != 0 || mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) != 0)
@@ -113,22 +122,25 @@ static void serve(struct source *s, double length)
 	/* The first lookup loads, connects and maps. */
 	look(s);
 	for (;;) {
-		double start, end, each;
-		long n = 0;
+		static double took[BATCHES];
+		double start, before, after, each;
+		int n = 0;
 		char c;
 
 		if (read(s->ask[0], &c, 1) != 1)
 			exit(0);
-		start = end = now();
+		start = before = now();
 		do {
 			int i;
 
 			for (i = 0; i < BATCH; i++)
 				look(s);
-			n += BATCH;
-			end = now();
-		} while (end - start < length);
-		each = (end - start) / (double)n;
+			after = now();
+			took[n++] = after - before;
+			before = after;
+		} while (after - start < length && n < BATCHES);
+		qsort(took, (size_t)n, sizeof *took, compare);
+		each = took[n / 2] / BATCH;
 		if (write(s->answer[1], &each, sizeof each) != sizeof each)
 			exit(1);
 	}
