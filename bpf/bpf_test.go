@@ -25,4 +25,18 @@ func TestRootProgramsLoad(t *testing.T) {
 		t.Fatal(err)
 	}
 	objs.Close()
+	account, err := bpf.LoadAccount()
+	if err != nil {
+		t.Fatal(err)
+	}
+	delete(account.Programs, "xos_opened") // a trampoline's, which only some kernels have
+	c, err := ebpf.NewCollection(account)
+	if err != nil {
+		var v *ebpf.VerifierError
+		if errors.As(err, &v) {
+			t.Fatalf("%+v", v)
+		}
+		t.Fatal(err)
+	}
+	c.Close()
 }

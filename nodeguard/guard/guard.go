@@ -15,6 +15,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 
 	"github.com/xtreemos/xos"
@@ -60,6 +61,7 @@ type Guard struct {
 	network *network // nil if this machine cannot
 	lsm     *lsm     // the same
 	labels  *labels
+	meter   *meter // nil if this machine cannot
 
 	testing    sync.Mutex // the programs know one probe at a time
 	freezing   sync.Mutex // the records of what is stopped
@@ -117,6 +119,7 @@ func New(cfg Config, log *slog.Logger) (*Guard, error) {
 	if g.labels != nil {
 		g.startLSM(cfg.PinDir, taken)
 	}
+	g.startMeter(cfg)
 	g.level = conclude(g.features)
 	return g, nil
 }
@@ -142,6 +145,25 @@ func (g *Guard) startLSM(pinDir string, taken bool) {
 	g.features = append(g.features, l.probe()...)
 }
 
+// startMeter puts the accounting programs in force. Nothing is decided by them:
+// the level does not depend on it.
+func (g *Guard) startMeter(cfg Config) {
+	root := g.cgroups.root
+	jobs, all, logins := filepath.Join(root, cfg.Subtree), filepath.Join(root, cfg.NetworkCgroup), filepath.Join(root, "user.slice")
+	if cfg.NetworkCgroup != "" {
+		logins = all
+	}
+	if !exists(logins) || strings.HasPrefix(logins+"/", jobs+"/") {
+		logins = "" // none, or seen with the jobs
+	}
+	var err error
+	g.meter, err = newMeter(jobs, logins, all, cfg.PinDir, g.log)
+	g.note("accounting", err)
+	if err == nil {
+		g.note("accounting of opens", g.meter.opens)
+	}
+}
+
 // Login implements nodeguard.Guard: from now on the uid's sockets are its VO's,
 // and its sessions are bounded.
 func (g *Guard) Login(ctx context.Context, a xos.Account, uid uint32) error {
@@ -151,10 +173,15 @@ func (g *Guard) Login(ctx context.Context, a xos.Account, uid uint32) error {
 	if err := g.logins.bound(ctx, uid); err != nil {
 		return err
 	}
-	if g.labels == nil {
-		return nil // Level says so; a policy may demand more
+	if g.labels != nil { // else Level says so; a policy may demand more
+		if err := g.labels.user(uid, a); err != nil {
+			return err
+		}
 	}
-	return g.labels.user(uid, a)
+	if g.meter != nil {
+		return g.meter.user(uid, a)
+	}
+	return nil
 }
 
 // JobCgroup implements nodeguard.Guard.
@@ -163,12 +190,18 @@ func (g *Guard) JobCgroup(_ context.Context, a xos.Account, job xos.JobID) (stri
 	if err == nil && g.labels != nil {
 		err = g.labels.job(path, a.VO, job)
 	}
+	if err == nil && g.meter != nil {
+		err = g.meter.job(filepath.Join(g.cgroups.root, path), a.VO, job)
+	}
 	return path, err
 }
 
 // RemoveJob implements nodeguard.Guard.
 func (g *Guard) RemoveJob(ctx context.Context, a xos.Account, job xos.JobID) error {
-	return g.cgroups.remove(ctx, a.VO, job)
+	if err := g.cgroups.remove(ctx, a.VO, job); err != nil || g.meter == nil {
+		return err
+	}
+	return g.meter.forget(a.VO, job)
 }
 
 // Close gives up the descriptors; what is in force stays in force.
@@ -188,6 +221,9 @@ func (g *Guard) Close() error {
 	}
 	if g.network != nil {
 		errs = append(errs, g.network.close())
+	}
+	if g.meter != nil {
+		errs = append(errs, g.meter.close())
 	}
 	return errors.Join(errs...)
 }

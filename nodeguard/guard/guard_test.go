@@ -50,6 +50,16 @@ func act(args []string) int {
 		return pace(network)
 	case "nothing":
 		return 0
+	case "execs":
+		return execMany(network)
+	case "sends":
+		return sendMany(network)
+	case "knocks":
+		return knock(network)
+	case "writes":
+		return writeMuch(network)
+	case "reads":
+		return readOn(network)
 	}
 	if verb == "socket" {
 		protocol, _ := strconv.Atoi(network)

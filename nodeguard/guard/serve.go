@@ -17,6 +17,7 @@ var _ xosv1connect.GuardHandler = (*Guard)(nil)
 
 // against says what each measure is for; a controller's name follows "controller".
 var against = map[string]string{
+	"accounting": "use of this machine that nobody knows of",
 	"cgroup":     "jobs that cannot be told apart or ended",
 	"controller": "one job or VO that eats the machine",
 	"limits":     "one account's sessions that eat the machine",

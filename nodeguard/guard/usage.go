@@ -3,6 +3,7 @@ package guard
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"fmt"
 	"net/http"
 	"os"
@@ -10,32 +11,66 @@ import (
 	"sort"
 	"strconv"
 	"strings"
+
+	"github.com/xtreemos/xos"
+	"github.com/xtreemos/xos/bpf"
 )
 
-// Usage is what a VO's jobs together, or one of them, have used of this machine,
-// as the kernel counts it. A VO's counts include jobs that have ended; they begin
-// anew when the machine does. What the kernel does not count here is absent.
+// Usage is what a VO's jobs together, one of them, or a user outside of jobs has
+// used of this machine, as the kernel counts it. A VO's counts include jobs that
+// have ended; they begin anew when the machine does. What the kernel does not
+// count here is absent.
 type Usage struct {
-	VO, Job string // Job is "" for the VO
-	Counts  map[string]float64
+	VO, Job, User string // Job and User are "" for the VO
+	Counts        map[string]float64
 }
 
-// counters are what is exported, by the files and keys of a cgroup.
-var counters = []struct {
+// kind is whose usage it is, as the names of the series say it.
+func (u Usage) kind() string {
+	switch {
+	case u.User != "":
+		return "account"
+	case u.Job != "":
+		return "job"
+	}
+	return "vo"
+}
+
+// counter is one figure that is exported.
+type counter struct {
 	name, kind, help string
-	file, key        string // key "" is a file with one number
+	file, key        string // of a cgroup; key "" is a file with one number, file "" a figure of the meter's
 	scale            float64
-}{
+}
+
+var counters = []counter{
 	{"cpu_seconds_total", "counter", "Processor time.", "cpu.stat", "usage_usec", 1e-6},
+	{cpuUser, "counter", "Processor time in programs.", "cpu.stat", "user_usec", 1e-6},
+	{cpuSystem, "counter", "Processor time in the kernel for them.", "cpu.stat", "system_usec", 1e-6},
 	{"cpu_throttled_seconds_total", "counter", "Time for which the ceiling of processors held it up.", "cpu.stat", "throttled_usec", 1e-6},
 	{"memory_bytes", "gauge", "Memory in use, caches of files included.", "memory.current", "", 1},
-	{"memory_peak_bytes", "gauge", "The most memory that was in use.", "memory.peak", "", 1},
+	{memoryPeak, "gauge", "The most memory that was in use.", "memory.peak", "", 1},
 	{"memory_kills_total", "counter", "Processes ended for want of memory.", "memory.events", "oom_kill", 1},
 	{"processes", "gauge", "Processes and threads.", "pids.current", "", 1},
 	{"processes_refused_total", "counter", "Forks that the ceiling refused.", "pids.events", "max", 1},
-	{"io_read_bytes_total", "counter", "Bytes read from disks.", "io.stat", "rbytes=", 1},
-	{"io_written_bytes_total", "counter", "Bytes written to disks.", "io.stat", "wbytes=", 1},
+	{ioRead, "counter", "Bytes read from disks.", "io.stat", "rbytes=", 1},
+	{ioWritten, "counter", "Bytes written to disks.", "io.stat", "wbytes=", 1},
+	{name: netIn, kind: "counter", help: "Bytes of IP packets received, headers included."},
+	{name: netOut, kind: "counter", help: "Bytes of IP packets sent, headers included."},
+	{name: execs, kind: "counter", help: "Programs executed."},
+	{name: opens, kind: "counter", help: "Files opened, programs and their libraries included."},
+	{name: refused, kind: "counter", help: "Sockets and connections refused for the sake of other VOs."},
 }
+
+const (
+	cpuUser, cpuSystem = "cpu_user_seconds_total", "cpu_system_seconds_total"
+	memoryPeak         = "memory_peak_bytes"
+	// The meter has these; those of disks only where no controller counts them.
+	ioRead, ioWritten = "io_read_bytes_total", "io_written_bytes_total"
+	netIn, netOut     = "network_received_bytes_total", "network_sent_bytes_total"
+	execs, opens      = "executions_total", "opened_files_total"
+	refused           = "refusals_total"
+)
 
 // Usage counts all VOs that have had jobs here since the machine was started.
 func (g *Guard) Usage() ([]Usage, error) {
@@ -51,24 +86,64 @@ func (g *Guard) Usage() ([]Usage, error) {
 			continue
 		}
 		dir := filepath.Join(top, e.Name())
-		list = append(list, Usage{VO: vo, Counts: count(dir)})
+		list = append(list, Usage{VO: vo, Counts: g.count(bpf.AccountXosKindXOS_OF_VO, vo, "", dir)})
 		jobs, err := os.ReadDir(dir)
 		if err != nil {
 			continue // it has just gone
 		}
 		for _, j := range jobs {
 			if job, found := strings.CutPrefix(j.Name(), "job-"); found && j.IsDir() {
-				list = append(list, Usage{vo, job, count(filepath.Join(dir, j.Name()))})
+				list = append(list, Usage{VO: vo, Job: job, Counts: g.count(bpf.AccountXosKindXOS_OF_JOB, vo, job, filepath.Join(dir, j.Name()))})
 			}
 		}
+	}
+	if g.meter == nil {
+		return list, nil
+	}
+	for uid, a := range g.meter.users() {
+		dir := filepath.Join(g.cgroups.root, "user.slice", "user-"+strconv.FormatUint(uid, 10)+".slice")
+		list = append(list, Usage{VO: string(a.VO), User: string(a.User), Counts: g.count(bpf.AccountXosKindXOS_OF_USER, string(a.VO), string(a.User), dir)})
 	}
 	return list, nil
 }
 
-// count reads a cgroup's counters.
-func count(dir string) map[string]float64 {
+// count reads a cgroup's counters, and the meter's.
+func (g *Guard) count(kind bpf.AccountXosKind, vo, name, dir string) map[string]float64 {
 	found := map[string]float64{}
+	readCgroup(dir, found)
+	if g.meter == nil {
+		return found
+	}
+	_, disks := found[ioRead]
+	get := g.meter.figures
+	if !disks {
+		get = func(kind bpf.AccountXosKind, vo xos.VOName, name string) (bpf.AccountXosUsed, bool, error) {
+			return g.meter.withAlive(kind, vo, name, dir)
+		}
+	}
+	u, ok, err := get(kind, xos.VOName(vo), name)
+	if err != nil {
+		g.log.Warn("figures are missing", "vo", vo, "name", name, "error", err)
+	}
+	if err != nil || !ok {
+		return found
+	}
+	found[netIn], found[netOut], found[execs], found[refused] = float64(u.NetIn), float64(u.NetOut), float64(u.Execs), float64(u.Refused)
+	if g.meter.opens == nil {
+		found[opens] = float64(u.Opens)
+	}
+	if !disks {
+		found[ioRead], found[ioWritten] = float64(u.Read), float64(u.Written)
+	}
+	return found
+}
+
+// readCgroup reads a cgroup's counters.
+func readCgroup(dir string, found map[string]float64) {
 	for _, c := range counters {
+		if c.file == "" {
+			continue
+		}
 		data, err := os.ReadFile(filepath.Join(dir, c.file))
 		if err != nil {
 			continue
@@ -91,7 +166,6 @@ func count(dir string) map[string]float64 {
 			found[c.name] = 0 // the file is empty until a disk is touched
 		}
 	}
-	return found
 }
 
 // Metrics serves Usage in the text format of Prometheus, version 0.0.4
@@ -113,20 +187,21 @@ func (g *Guard) Metrics() http.Handler {
 	})
 }
 
-// exposition writes each counter once for VOs and once for jobs: a sum over
-// series shall not count anything twice.
+// exposition writes each counter once for VOs, once for jobs and once for users'
+// sessions: a sum over series shall not count anything twice.
 func exposition(list []Usage) []byte {
 	var b bytes.Buffer
 	sort.Slice(list, func(i, j int) bool {
-		return list[i].VO < list[j].VO || list[i].VO == list[j].VO && list[i].Job < list[j].Job
+		a, b := list[i], list[j]
+		return cmp.Or(cmp.Compare(a.VO, b.VO), cmp.Compare(a.Job, b.Job), cmp.Compare(a.User, b.User)) < 0
 	})
-	for _, of := range []string{"vo", "job"} {
+	for _, of := range []string{"vo", "job", "account"} {
 		for _, c := range counters {
 			name := "xos_" + of + "_" + c.name
 			head := false
 			for _, u := range list {
 				n, have := u.Counts[c.name]
-				if !have || (u.Job == "") != (of == "vo") {
+				if !have || u.kind() != of {
 					continue
 				}
 				if !head {
@@ -136,6 +211,9 @@ func exposition(list []Usage) []byte {
 				labels := "vo=" + label(u.VO)
 				if u.Job != "" {
 					labels += ",job=" + label(u.Job)
+				}
+				if u.User != "" {
+					labels += ",user=" + label(u.User)
 				}
 				fmt.Fprintf(&b, "%s{%s} %s\n", name, labels, strconv.FormatFloat(n, 'f', -1, 64))
 			}

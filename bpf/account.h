@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* Map layouts that the accounting programs share with their loader. */
+#ifndef XOS_ACCOUNT_H
+#define XOS_ACCOUNT_H
+
+#include <linux/types.h>
+#include "vonet.h"
+
+/* Depth of the cgroups below that of the VOs, /xos: /xos/vo-NAME/job-ID. */
+#define XOS_ACCOUNT_VO 2
+#define XOS_ACCOUNT_JOB 3
+
+enum xos_kind {
+	XOS_OF_JOB = 1, /* id is that of its cgroup */
+	XOS_OF_VO,      /* its jobs together; id is that of their cgroup */
+	XOS_OF_USER,    /* what she runs outside of jobs; id is her uid */
+};
+
+/* Whom figures are kept of. The loader makes the entries. */
+struct xos_who {
+	__u64 id;
+	__u32 kind;
+	__u32 zero;
+};
+
+/* One processor's part of the figures, each of which only grows. */
+struct xos_used {
+	__u64 net_in;  /* bytes of IP packets, headers included */
+	__u64 net_out;
+	__u64 execs;   /* programs that began */
+	__u64 opens;   /* files opened, programs and their libraries among them */
+	__u64 read;    /* bytes that threads fetched from disks, told when they end */
+	__u64 written; /* bytes that they gave to be written, the same */
+	__u64 refused; /* sockets and connections that the network programs refused */
+};
+
+#endif
