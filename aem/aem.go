@@ -8,6 +8,7 @@
 //   - aem/supervise: the process that runs and keeps one job unit (xos-job);
 //   - aem/order: what a machine runs for a user, by her signed order;
 //   - aem/shadow: watches the local process that stands for a job;
+//   - aem/usage: what jobs used, kept and added up;
 //   - aem/resource: what this machine offers, as srds.Attributes.
 package aem
 
@@ -77,4 +78,10 @@ type Usage struct {
 	CPU    time.Duration
 	Memory int64 // bytes, resident now
 	Peak   int64
+	// CPUUser and CPUSystem are what CPU consists of.
+	CPUUser, CPUSystem time.Duration
+	// Read and Written are bytes from and to disks, where Disk says that the
+	// machine's controller counts them.
+	Disk          bool
+	Read, Written int64
 }

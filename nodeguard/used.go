@@ -34,6 +34,6 @@ type Meter interface {
 	// the job's cgroup. xos.NotFound for a job of which nothing is known.
 	Used(ctx context.Context, a xos.Account, job xos.JobID) (Used, error)
 	// EndJob kills what is left in a job's cgroup, and tells what the job has
-	// used in all.
+	// used in all. xos.NotFound as with Used: then it is killed all the same.
 	EndJob(ctx context.Context, a xos.Account, job xos.JobID) (Used, error)
 }

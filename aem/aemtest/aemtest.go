@@ -22,6 +22,7 @@ import (
 	"github.com/xtreemos/xos"
 	"github.com/xtreemos/xos/aem/directory"
 	"github.com/xtreemos/xos/aem/execution"
+	"github.com/xtreemos/xos/aem/usage"
 	xosv1 "github.com/xtreemos/xos/api/xos/v1"
 	"github.com/xtreemos/xos/api/xos/v1/xosv1connect"
 	"github.com/xtreemos/xos/infra/audit"
@@ -98,6 +99,7 @@ func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
 func (g *Grid) StartCore() {
 	mux := http.NewServeMux()
 	mux.Handle(xosv1connect.NewJobDirectoryHandler(g.Directory, rpc.ServerOptions(quiet())...))
+	mux.Handle(xosv1connect.NewUsageHandler(g.Directory, rpc.ServerOptions(quiet())...))
 	mux.Handle(xosv1connect.NewCredentialsHandler(delegator{g: g}, rpc.ServerOptions(quiet())...))
 	addr, stop := g.serve(g.CoreAddress(), g.CA.Machine("core", vom.ServiceCore), false, mux)
 	g.mu.Lock()
@@ -168,6 +170,7 @@ type Node struct {
 	Guard    *Guard
 	Refuse   string // why policy refuses; "" for not
 	Exec     *execution.Execution
+	Ledger   *usage.Ledger
 
 	dir  string
 	stop func()
@@ -201,9 +204,13 @@ func (g *Grid) Node(name xos.NodeID) *Node {
 func (n *Node) Start() {
 	n.G.T.Helper()
 	core := rpc.TLSClient(n.G.CA.Verifier().ClientTLS(credtest.Show(n.Machine), vom.ServiceCore))
+	used, err := usage.OpenLedger(filepath.Join(n.dir, "usage"), 0, time.Now, quiet())
+	if err != nil {
+		n.G.T.Fatal(err)
+	}
 	exec, err := execution.New(execution.Config{Node: n.Name, Dir: filepath.Join(n.dir, "jobs"), Supervisor: supervisor,
-		Homes: n.Sessions.homes, Runtime: filepath.Join(n.dir, "none"), Sync: 100 * time.Millisecond},
-		execution.Deps{Verifier: n.G.CA.Verifier(), Decider: n, Sessions: n.Sessions, Guard: n.Guard,
+		Homes: n.Sessions.homes, Runtime: filepath.Join(n.dir, "none"), Sync: 100 * time.Millisecond, Measure: 100 * time.Millisecond},
+		execution.Deps{Verifier: n.G.CA.Verifier(), Decider: n, Sessions: n.Sessions, Guard: n.Guard, Meter: n.Guard, Usage: used,
 			Credentials: xosv1connect.NewCredentialsClient(core, "https://"+n.G.CoreAddress(), rpc.ClientOptions()...),
 			Directory:   xosv1connect.NewJobDirectoryClient(core, "https://"+n.G.CoreAddress(), rpc.ClientOptions()...),
 			Audit:       ledger{}, Now: time.Now, Log: slog.New(slog.NewTextHandler(n.G.T.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))})
@@ -211,15 +218,18 @@ func (n *Node) Start() {
 		n.G.T.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan struct{})
-	go func() { exec.Run(ctx); close(done) }()
+	var work sync.WaitGroup
+	work.Go(func() { exec.Run(ctx) })
+	work.Go(func() {
+		used.Run(ctx, xosv1connect.NewUsageClient(core, "https://"+n.G.CoreAddress(), rpc.ClientOptions()...))
+	})
 	mux := http.NewServeMux()
 	mux.Handle(xosv1connect.NewExecutionHandler(exec, rpc.ServerOptions(quiet())...))
 	addr, stop := n.G.serve(n.Address, n.Machine, true, mux)
 	n.mu.Lock()
-	n.Exec, n.Address = exec, addr
+	n.Exec, n.Ledger, n.Address = exec, used, addr
 	n.mu.Unlock()
-	n.stop = func() { cancel(); stop(); exec.Close(); <-done }
+	n.stop = func() { cancel(); stop(); exec.Close(); work.Wait() }
 }
 
 // Kill ends the node service; its units go on.

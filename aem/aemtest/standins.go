@@ -147,15 +147,44 @@ func (s *Sessions) Sentence(a xos.Account, do session.Doing) {
 // Revoked implements session.Sessions.
 func (s *Sessions) Revoked() <-chan session.Sentence { return s.revoked }
 
-// Guard stands in for nodeguard: cgroups only.
-type Guard struct{ root, subtree string }
+// Guard stands in for nodeguard: cgroups only. What its meter says is made up.
+type Guard struct {
+	root, subtree string
 
-var _ nodeguard.Guard = (*Guard)(nil)
+	mu    sync.Mutex
+	known map[xos.JobID]bool
+}
+
+var (
+	_ nodeguard.Guard = (*Guard)(nil)
+	_ nodeguard.Meter = (*Guard)(nil)
+)
+
+// Sent is how many bytes each job has sent, to the stand-in.
+const Sent = 4242
+
+// Used implements nodeguard.Meter.
+func (g *Guard) Used(_ context.Context, _ xos.Account, job xos.JobID) (nodeguard.Used, error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if !g.known[job] {
+		return nodeguard.Used{}, xos.Errorf(xos.NotFound, "nothing is known of job %s", job)
+	}
+	return nodeguard.Used{NetOut: Sent, Execs: 3, Uncounted: []string{"cpu", "memory", "disk", "opens"}}, nil
+}
+
+// EndJob implements nodeguard.Meter.
+func (g *Guard) EndJob(ctx context.Context, a xos.Account, job xos.JobID) (nodeguard.Used, error) {
+	if err := os.WriteFile(g.root+g.subtree+"/job-"+string(job)+"/cgroup.kill", []byte("1"), 0); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nodeguard.Used{}, err
+	}
+	return g.Used(ctx, a, job)
+}
 
 func newGuard(t testing.TB) *Guard {
 	for _, root := range []string{"/sys/fs/cgroup", "/sys/fs/cgroup/unified"} {
 		if _, err := os.Stat(filepath.Join(root, "cgroup.procs")); err == nil {
-			return &Guard{root, fmt.Sprintf("/xos/vo-aemtest-%x", rand.Uint64())}
+			return &Guard{root: root, subtree: fmt.Sprintf("/xos/vo-aemtest-%x", rand.Uint64()), known: map[xos.JobID]bool{}}
 		}
 	}
 	t.Fatal("no cgroup version 2")
@@ -173,10 +202,16 @@ func (g *Guard) Close() error                                         { return n
 
 func (g *Guard) JobCgroup(_ context.Context, a xos.Account, job xos.JobID) (string, error) {
 	path := g.subtree + "/job-" + string(job)
+	g.mu.Lock()
+	g.known[job] = true
+	g.mu.Unlock()
 	return path, os.MkdirAll(g.root+path, 0o755)
 }
 
 func (g *Guard) RemoveJob(ctx context.Context, a xos.Account, job xos.JobID) error {
+	g.mu.Lock()
+	delete(g.known, job)
+	g.mu.Unlock()
 	dir := g.root + g.subtree + "/job-" + string(job)
 	if err := os.WriteFile(dir+"/cgroup.kill", []byte("1"), 0); errors.Is(err, fs.ErrNotExist) {
 		return nil

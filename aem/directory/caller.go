@@ -117,7 +117,7 @@ func (c caller) replace(old, job *xosv1.Job) (*xosv1.Job, error) {
 		return nil, xos.Errorf(xos.Permission, "what was submitted as job %s cannot be changed", old.Id)
 	}
 	next := proto.CloneOf(job)
-	next.Epoch = old.Epoch
+	next.Epoch, next.Credential = old.Epoch, old.Credential
 	next.KillWanted = old.KillWanted || job.KillWanted
 	if proto.Equal(next, old) {
 		return next, nil

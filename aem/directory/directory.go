@@ -1,5 +1,5 @@
-// Package directory is the job directory: where the grid's jobs are and who
-// manages them. It runs in the core, on infra/kv.
+// Package directory is the job directory: where the grid's jobs are, who manages
+// them, and what they used. It runs in the core, on infra/kv.
 //
 // Records (all keys below "aem/"):
 //
@@ -10,10 +10,15 @@
 //	aem/ended/TIME/ID    empty; when to forget it, by the time it ended
 //	aem/count/VO/USER    how many records a user has, decimal
 //
+//	aem/usage/VO/TIME/ID/NODE            the UsageRecord, protobuf, by its until
+//	aem/usage-user/VO/USER/TIME/ID/NODE  empty; a user's
+//	aem/usage-job/ID/NODE                VO/TIME/ID/NODE: where it is
+//
 // A record's epoch counts its writes; a writer gives the one it read.
 package directory
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"strconv"
@@ -35,6 +40,8 @@ type Config struct {
 	Keep time.Duration
 	// PerUser bounds the records of one account; 10,000.
 	PerUser int
+	// KeepUsage is how long it is remembered what jobs used; 400 days.
+	KeepUsage time.Duration
 }
 
 // maxRecord bounds one record, in bytes.
@@ -57,6 +64,9 @@ func New(cfg Config, store kv.Store, verify *credential.Verifier, now func() tim
 	if cfg.Keep == 0 {
 		cfg.Keep = 24 * time.Hour
 	}
+	if cfg.KeepUsage == 0 {
+		cfg.KeepUsage = 400 * 24 * time.Hour
+	}
 	if cfg.PerUser == 0 {
 		cfg.PerUser = 10_000
 	}
@@ -67,11 +77,14 @@ func New(cfg Config, store kv.Store, verify *credential.Verifier, now func() tim
 func (d *Directory) Run(ctx context.Context) error {
 	tick := time.NewTicker(time.Minute)
 	defer tick.Stop()
-	for {
+	for minutes := 0; ; minutes++ {
 		if n, err := d.Forget(ctx); err != nil && ctx.Err() == nil {
 			d.log.Warn("forgetting old jobs", "error", err)
 		} else if n > 0 {
 			d.log.Info("forgot ended jobs", "number", n)
+		}
+		if minutes%60 == 0 { // it looks at each VO
+			d.forgetUsage(ctx)
 		}
 		select {
 		case <-ctx.Done():
@@ -103,6 +116,7 @@ func (d *Directory) PutJob(ctx context.Context, req *connect.Request[xosv1.PutJo
 			if err := c.mayCreate(job); err != nil {
 				return err
 			}
+			job.Credential = cmp.Or(c.user.Source, c.user.Serial)
 			epoch = 1
 			return d.create(txn, job)
 		case err != nil:

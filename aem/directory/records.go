@@ -105,6 +105,9 @@ func (d *Directory) save(txn kv.Txn, old, job *xosv1.Job) error {
 		if err := txn.Put(endedKey(job), nil); err != nil {
 			return err
 		}
+		if err := owe(txn, job); err != nil {
+			return err
+		}
 	}
 	data, err := proto.Marshal(job)
 	if err != nil {

@@ -36,6 +36,7 @@ type Config struct {
 	MaxJobs    int           // units at once; 512
 	Keep       time.Duration // how long unread output is kept; 1 h
 	Sync       time.Duration // how often the directory is asked for wishes; 10 s
+	Measure    time.Duration // how often it is written down what running jobs used; 1 min
 }
 
 // Deps are what execution works with. It closes none of them.
@@ -44,6 +45,9 @@ type Deps struct {
 	Decider  vom.Decider
 	Sessions session.Sessions
 	Guard    nodeguard.Guard
+	// Meter tells what jobs use, and Usage keeps it. Without, nobody does.
+	Meter nodeguard.Meter
+	Usage Ledger
 	// Credentials and Directory are the core's, called with this machine's
 	// certificate.
 	Credentials Delegator
@@ -113,11 +117,22 @@ func New(cfg Config, deps Deps) (*Execution, error) {
 	if cfg.Sync == 0 {
 		cfg.Sync = 10 * time.Second
 	}
+	if cfg.Measure == 0 {
+		cfg.Measure = time.Minute
+	}
 	ctx, stop := context.WithCancel(context.Background())
 	e := &Execution{cfg: cfg, Deps: deps, ctx: ctx, stop: stop, units: map[xos.JobID]*running{}, pending: map[xos.JobID]bool{}}
 	if err := e.adopt(); err != nil {
 		stop()
 		return nil, err
+	}
+	if e.Usage != nil {
+		err := e.Usage.Abandon(func(id xos.JobID) bool { return e.find(id) != nil })
+		if err != nil {
+			stop()
+			e.work.Wait()
+			return nil, err
+		}
 	}
 	return e, nil
 }
@@ -128,15 +143,22 @@ func New(cfg Config, deps Deps) (*Execution, error) {
 func (e *Execution) Run(ctx context.Context) error {
 	sync := time.NewTicker(e.cfg.Sync)
 	defer sync.Stop()
+	measure := time.NewTicker(e.cfg.Measure)
+	defer measure.Stop()
 	defer e.stop()
 	e.work.Go(func() { e.heed(ctx) })
 	for {
 		e.synchronize(ctx)
 		e.clean()
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-sync.C:
+		for due := false; !due; {
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-measure.C:
+				e.measure(ctx)
+			case <-sync.C:
+				due = true
+			}
 		}
 	}
 }

@@ -96,7 +96,19 @@ func (e *Execution) signal(ctx context.Context, r *running, sig int) error {
 	r.mu.Unlock()
 	killing, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()
-	return e.Guard.RemoveJob(killing, r.spec.Account, r.spec.Job)
+	return e.killAll(killing, r)
+}
+
+// killAll ends a unit's processes. What it used stays to be asked for.
+func (e *Execution) killAll(ctx context.Context, r *running) error {
+	if e.Meter == nil {
+		return e.Guard.RemoveJob(ctx, r.spec.Account, r.spec.Job)
+	}
+	_, err := e.Meter.EndJob(ctx, r.spec.Account, r.spec.Job)
+	if xos.Is(err, xos.NotFound) {
+		return nil
+	}
+	return err
 }
 
 // signal asks the supervisor, and waits for its word that it is done.

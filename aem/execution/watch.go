@@ -24,6 +24,7 @@ const linger = time.Minute
 
 // watch follows a unit until it has ended, and sees to what then is to do.
 func (e *Execution) watch(r *running) {
+	e.begun(r)
 	for e.ctx.Err() == nil {
 		if e.follow(r) || e.settled(r) {
 			e.finish(r)
@@ -116,11 +117,7 @@ func (e *Execution) finish(r *running) {
 	job := r.job
 	r.mu.Unlock()
 	e.Log.Info("job ended", slog.Any("job", r.spec.Job), slog.Int("code", int(job.ExitCode)), slog.Int("signal", int(job.ExitSignal)), slog.String("reason", job.Reason))
-	ctx, cancel := context.WithTimeout(e.ctx, 10*time.Second)
-	if err := e.Guard.RemoveJob(ctx, r.spec.Account, r.spec.Job); err != nil {
-		e.Log.Error("a job's cgroup was not removed", "job", r.spec.Job, "error", err)
-	}
-	cancel()
+	dropped := e.drop(r)
 	if r.release != nil {
 		r.release()
 	}
@@ -137,6 +134,14 @@ func (e *Execution) finish(r *running) {
 		case <-e.ctx.Done():
 			return
 		case <-time.After(wait):
+		}
+	}
+	for !dropped {
+		select {
+		case <-e.ctx.Done():
+			return
+		case <-time.After(10 * time.Second):
+			dropped = e.drop(r)
 		}
 	}
 	r.mu.Lock()

@@ -161,8 +161,14 @@ func (u *Unit) end(exit *aem.Exit) error {
 	st := &u.state
 	st.Ended = time.Now()
 	used := u.cgroup.usage()
-	st.Usage.CPU, st.Usage.Peak = max(used.CPU, st.Usage.CPU), max(used.Peak, st.Usage.Peak, st.Usage.Memory)
-	st.Usage.Memory = 0
+	used.Peak = max(used.Peak, st.Usage.Peak, st.Usage.Memory)
+	if used.CPU < st.Usage.CPU || st.Usage.Disk && !used.Disk { // its cgroup is gone
+		peak := used.Peak
+		used = st.Usage
+		used.Peak = peak
+	}
+	used.Memory = 0
+	st.Usage = used
 	if exit == nil {
 		exit = &aem.Exit{Signal: int(unix.SIGKILL)}
 	}

@@ -18,6 +18,7 @@ import (
 	"github.com/xtreemos/xos/aem/execution"
 	"github.com/xtreemos/xos/aem/job"
 	"github.com/xtreemos/xos/aem/resource"
+	"github.com/xtreemos/xos/aem/usage"
 	"github.com/xtreemos/xos/api/xos/v1/xosv1connect"
 	"github.com/xtreemos/xos/infra/audit"
 	"github.com/xtreemos/xos/infra/bus"
@@ -127,6 +128,10 @@ func node(ctx context.Context, cfg config, keeper *trust.Keeper, log *slog.Logge
 	core := rpc.TLSClient(keeper.CoreTLS())
 	credentials := xosv1connect.NewCredentialsClient(core, "https://"+cfg.Core, rpc.ClientOptions()...)
 
+	ledger, err := openLedger(cfg, log)
+	if err != nil {
+		return err
+	}
 	var exec atomic.Pointer[execution.Execution]
 	jobs := func() int {
 		if e := exec.Load(); e != nil {
@@ -166,13 +171,17 @@ func node(ctx context.Context, cfg config, keeper *trust.Keeper, log *slog.Logge
 	group.Go(func() error { return wire.Serve(ctx, shim, sessions, log) })
 	group.Go(func() error { return told.Run(ctx) })
 	group.Go(func() error { return sessions.Run(ctx) })
+	group.Go(func() error {
+		return ledger.Run(ctx, xosv1connect.NewUsageClient(core, "https://"+cfg.Core, rpc.ClientOptions()...))
+	})
 	keeper.OnChange(sessions.Changed)
 	group.Go(func() error {
 		return serveJobs(ctx, cfg, jobDeps{name: name, keeper: keeper, sessions: sessions, tcp: tcp, local: local, log: log, started: exec.Store,
 			decisions: ownLog{auditor.New(history, keeper.Verifier(), log)},
-			exec: execution.Deps{Verifier: keeper.Verifier(), Decider: decider, Sessions: sessions, Guard: fence, Credentials: credentials,
+			exec: execution.Deps{Verifier: keeper.Verifier(), Decider: decider, Sessions: sessions, Guard: fence, Meter: fence, Usage: ledger, Credentials: credentials,
 				Directory: xosv1connect.NewJobDirectoryClient(core, "https://"+cfg.Core, rpc.ClientOptions()...), Audit: history, Now: time.Now, Log: log},
 			guard:     fence,
+			used:      localUsage(ledger, sessions, keeper.Verifier(), cfg.Core),
 			isolation: isolation})
 	})
 	group.Go(func() error { return watchdog(ctx, sessions) })
@@ -193,6 +202,7 @@ type jobDeps struct {
 	started   func(*execution.Execution)
 	isolation func() string
 	guard     *guard.Guard
+	used      usage.Local
 	decisions ownLog
 	tcp       net.Listener
 	local     net.Listener
@@ -245,6 +255,7 @@ func serveJobs(ctx context.Context, cfg config, d jobDeps) error {
 	local.Handle(xosv1connect.NewJobsHandler(manager, opts...))
 	local.Handle(xosv1connect.NewGuardHandler(d.guard, opts...))
 	local.Handle(xosv1connect.NewAuditHandler(d.decisions, opts...))
+	local.Handle(xosv1connect.NewUsageHandler(d.used, opts...))
 	group, ctx := errgroup.WithContext(ctx)
 	// A job that may finish is attended to: what begins one is verified for itself.
 	peers := d.keeper.Verifier().RunningConnections()

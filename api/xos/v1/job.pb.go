@@ -275,6 +275,7 @@ type Job struct {
 	MemoryBytes      int64                  `protobuf:"varint,15,opt,name=memory_bytes,json=memoryBytes,proto3" json:"memory_bytes,omitempty"`
 	KillWanted       bool                   `protobuf:"varint,16,opt,name=kill_wanted,json=killWanted,proto3" json:"kill_wanted,omitempty"` // durable: a kill that has not yet been carried out
 	ExecutionAddress string                 `protobuf:"bytes,17,opt,name=execution_address,json=executionAddress,proto3" json:"execution_address,omitempty"`
+	Credential       string                 `protobuf:"bytes,18,opt,name=credential,proto3" json:"credential,omitempty"` // serial of the certificate that the user showed at her login; the directory writes it
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
 }
@@ -424,6 +425,13 @@ func (x *Job) GetKillWanted() bool {
 func (x *Job) GetExecutionAddress() string {
 	if x != nil {
 		return x.ExecutionAddress
+	}
+	return ""
+}
+
+func (x *Job) GetCredential() string {
+	if x != nil {
+		return x.Credential
 	}
 	return ""
 }
@@ -2016,7 +2024,7 @@ const file_xos_v1_job_proto_rawDesc = "" +
 	"\x03max\x18\x03 \x01(\x01H\x01R\x03max\x88\x01\x01\x12\x14\n" +
 	"\x05texts\x18\x04 \x03(\tR\x05textsB\x06\n" +
 	"\x04_minB\x06\n" +
-	"\x04_max\"\xe2\x04\n" +
+	"\x04_max\"\x82\x05\n" +
 	"\x03Job\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
 	"\aaccount\x18\x02 \x01(\tR\aaccount\x12#\n" +
@@ -2039,7 +2047,10 @@ const file_xos_v1_job_proto_rawDesc = "" +
 	"\fmemory_bytes\x18\x0f \x01(\x03R\vmemoryBytes\x12\x1f\n" +
 	"\vkill_wanted\x18\x10 \x01(\bR\n" +
 	"killWanted\x12+\n" +
-	"\x11execution_address\x18\x11 \x01(\tR\x10executionAddress\"\x0f\n" +
+	"\x11execution_address\x18\x11 \x01(\tR\x10executionAddress\x12\x1e\n" +
+	"\n" +
+	"credential\x18\x12 \x01(\tR\n" +
+	"credential\"\x0f\n" +
 	"\rWhoAmIRequest\"\xbd\x01\n" +
 	"\x0eWhoAmIResponse\x122\n" +
 	"\n" +

@@ -1,0 +1,262 @@
+package usage
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/json"
+	"errors"
+	"io/fs"
+	"log/slog"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/xtreemos/xos"
+	"github.com/xtreemos/xos/aem"
+	"github.com/xtreemos/xos/aem/unit"
+	xosv1 "github.com/xtreemos/xos/api/xos/v1"
+)
+
+// Ledger is a machine's own records, in a directory that is root's:
+//
+//	open/JOB.json   a job that runs, or whose end the core does not know yet
+//	2026-11.jsonl   what ended in that month, a record a line, UTC
+//
+// All that it says is kept is on disk. A record that is in both counts once: the
+// machine stopped between writing the one and removing the other.
+type Ledger struct {
+	dir  string
+	keep time.Duration
+	now  func() time.Time
+	log  *slog.Logger
+
+	mu   sync.Mutex
+	open map[xos.JobID]*xosv1.UsageRecord // never changed in place
+	news chan struct{}
+}
+
+const (
+	openDir = "open"
+	month   = "2006-01"
+	lines   = ".jsonl"
+)
+
+// OpenLedger opens the ledger in dir, or begins it. Records that ended longer
+// than keep ago are forgotten, by whole months; 0 is 400 days. An open record that
+// the disk has damaged is put aside, since jobs and logins must go on.
+func OpenLedger(dir string, keep time.Duration, now func() time.Time, log *slog.Logger) (*Ledger, error) {
+	l := &Ledger{dir: dir, keep: cmp.Or(keep, 400*24*time.Hour), now: now, log: log, open: map[xos.JobID]*xosv1.UsageRecord{}, news: make(chan struct{}, 1)}
+	if err := os.MkdirAll(filepath.Join(dir, openDir), 0o700); err != nil {
+		return nil, xos.Errorf(xos.Internal, "making %s: %w", dir, err)
+	}
+	if err := l.repair(); err != nil {
+		return nil, xos.Errorf(xos.Internal, "reading the records of usage in %s: %w", dir, err)
+	}
+	names, err := os.ReadDir(filepath.Join(dir, openDir))
+	if err != nil {
+		return nil, xos.Errorf(xos.Internal, "reading %s: %w", dir, err)
+	}
+	for _, e := range names {
+		at := filepath.Join(dir, openDir, e.Name())
+		id, found := strings.CutSuffix(e.Name(), ".json")
+		if !found || !aem.ValidJobID(xos.JobID(id)) {
+			os.Remove(at) // what was being written when the machine stopped
+			continue
+		}
+		data, err := os.ReadFile(at)
+		if err != nil {
+			return nil, xos.Errorf(xos.Internal, "reading what job %s used: %w", id, err)
+		}
+		r, err := decode(data)
+		if err != nil || r.Job != id {
+			log.Error("the record of what a job used is damaged, and put aside", "job", id, "error", err)
+			if err := os.Rename(at, filepath.Join(dir, "damaged-"+e.Name())); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		l.open[xos.JobID(id)] = r
+	}
+	return l, nil
+}
+
+// repair cuts off lines that the machine stopped within; what was to be in them
+// is still in an open record.
+func (l *Ledger) repair() error {
+	months, err := l.months()
+	if err != nil {
+		return err
+	}
+	for _, at := range months {
+		data, err := os.ReadFile(at)
+		if err != nil {
+			return err
+		}
+		if whole := bytes.LastIndexByte(data, '\n') + 1; whole < len(data) {
+			if err := os.Truncate(at, int64(whole)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (l *Ledger) months() ([]string, error) {
+	names, err := filepath.Glob(filepath.Join(l.dir, "????-??"+lines))
+	slices.Sort(names)
+	return names, err
+}
+
+// decode reads a record as it is on disk.
+func decode(data []byte) (*xosv1.UsageRecord, error) {
+	r := &xosv1.UsageRecord{}
+	if err := (protojson.UnmarshalOptions{DiscardUnknown: true}).Unmarshal(data, r); err != nil {
+		return nil, err
+	}
+	return r, nil
+}
+
+// encode gives a record as one line.
+func encode(r *xosv1.UsageRecord) ([]byte, error) {
+	data, err := protojson.Marshal(r)
+	if err != nil {
+		return nil, err
+	}
+	var line bytes.Buffer
+	if err := json.Compact(&line, data); err != nil {
+		return nil, err
+	}
+	line.WriteByte('\n')
+	return line.Bytes(), nil
+}
+
+// Put keeps a record in the place of an earlier one of the job. A final one
+// stays. It is on disk when this returns.
+func (l *Ledger) Put(r *xosv1.UsageRecord) error {
+	if err := Check(r, l.now()); err != nil {
+		return err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	id := xos.JobID(r.Job)
+	if old := l.open[id]; old != nil && old.Final {
+		return nil
+	}
+	data, err := encode(r)
+	if err != nil {
+		return err
+	}
+	if err := unit.Write(filepath.Join(l.dir, openDir, r.Job+".json"), json.RawMessage(data)); err != nil {
+		return xos.Errorf(xos.Unavailable, "keeping what job %s used: %w", id, err)
+	}
+	l.open[id] = proto.CloneOf(r)
+	select {
+	case l.news <- struct{}{}:
+	default:
+	}
+	return nil
+}
+
+// Open gives the record of a job that is not settled; nil if there is none.
+func (l *Ledger) Open(id xos.JobID) *xosv1.UsageRecord {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if r := l.open[id]; r != nil {
+		return proto.CloneOf(r)
+	}
+	return nil
+}
+
+// unsettled gives all that are not.
+func (l *Ledger) unsettled() []*xosv1.UsageRecord {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Collect(maps.Values(l.open))
+}
+
+// Abandon ends the records of jobs that run, as far as is known, and of which
+// alive does not know: the machine stopped under them.
+func (l *Ledger) Abandon(alive func(xos.JobID) bool) error {
+	var errs []error
+	for _, r := range l.unsettled() {
+		if r.Final || alive(xos.JobID(r.Job)) {
+			continue
+		}
+		r = proto.CloneOf(r)
+		r.Final, r.Incomplete = true, true
+		errs = append(errs, l.Put(r))
+	}
+	return errors.Join(errs...)
+}
+
+// settle moves a final record, which the core knows, to those of its month.
+func (l *Ledger) settle(r *xosv1.UsageRecord) error {
+	line, err := encode(r)
+	if err != nil {
+		return err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	at := filepath.Join(l.dir, r.Until.AsTime().Format(month)+lines)
+	if err := appendLine(at, line); err != nil {
+		return xos.Errorf(xos.Unavailable, "keeping what job %s used: %w", r.Job, err)
+	}
+	if err := os.Remove(filepath.Join(l.dir, openDir, r.Job+".json")); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	delete(l.open, xos.JobID(r.Job))
+	return l.forget()
+}
+
+// appendLine adds to a file, all or nothing as far as this process sees, and on
+// disk.
+func appendLine(at string, line []byte) error {
+	f, err := os.OpenFile(at, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	if _, err = f.Write(line); err == nil {
+		err = f.Sync()
+	}
+	if err != nil {
+		return errors.Join(err, f.Truncate(st.Size()))
+	}
+	if st.Size() > 0 {
+		return nil
+	}
+	dir, err := os.Open(filepath.Dir(at))
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	return dir.Sync()
+}
+
+// forget removes months that are over for longer than records are kept.
+func (l *Ledger) forget() error {
+	months, err := l.months()
+	if err != nil {
+		return err
+	}
+	for _, at := range months {
+		first, err := time.Parse(month, strings.TrimSuffix(filepath.Base(at), lines))
+		if err == nil && first.AddDate(0, 1, 0).Add(l.keep).Before(l.now()) {
+			if err := os.Remove(at); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
