@@ -65,7 +65,7 @@ func newRootCommand() *cobra.Command {
 	add("user", newLoginCommand(), newLogoutCommand(), newPasswdCommand(), newWhoamiCommand(), newTrustCommand(), newExplainCommand(), newDelegateCommand())
 	add("jobs", jobCommands()...)
 	add("admin", newUpCommand(), newDownCommand(), newStatusCommand(), newVOCommand(), newUserCommand(),
-		newNodeCommand(), newBanCommand(), newCACommand(), newVolumeCommand(), newSessionCommand(), newUIDCommand(), newGuardCommand(), newAuditCommand())
+		newNodeCommand(), newBanCommand(), newCACommand(), newVolumeCommand(), newSessionCommand(), newUIDCommand(), newGuardCommand(), newAuditCommand(), newUsageCommand())
 	root.AddCommand(newManCommand())
 	return root
 }

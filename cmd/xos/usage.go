@@ -1,0 +1,260 @@
+package main
+
+import (
+	"context"
+	"encoding/csv"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"time"
+
+	"connectrpc.com/connect"
+	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/xtreemos/xos"
+	"github.com/xtreemos/xos/aem/usage"
+	xosv1 "github.com/xtreemos/xos/api/xos/v1"
+	"github.com/xtreemos/xos/api/xos/v1/xosv1connect"
+	"github.com/xtreemos/xos/infra/rpc"
+	"github.com/xtreemos/xos/vom/wallet"
+)
+
+// usageReader speaks to who has the records: the core, as its administrator
+// where its socket is or with the credential of the current account; else, and
+// for node always, this machine's xos-node.
+func usageReader(node bool) (xosv1connect.UsageClient, error) {
+	if !node {
+		if c, err := admin(); err == nil {
+			return xosv1connect.NewUsageClient(c, rpc.UnixBase, rpc.ClientOptions()...), nil
+		}
+		if c, err := usageOfWallet(); err == nil || !xos.Is(err, xos.NotFound) {
+			return c, err
+		}
+	}
+	c, err := gate()
+	if err != nil {
+		return nil, xos.Errorf(xos.KindOf(err), "what jobs used is known to the core, and to the machines of the grid: %w", err).
+			WithHint("xos login USER@VO, or log in to a machine of the grid")
+	}
+	return xosv1connect.NewUsageClient(c, rpc.UnixBase, rpc.ClientOptions()...), nil
+}
+
+// usageOfWallet is the core, asked with the current account's own credential;
+// xos.NotFound if there is none.
+func usageOfWallet() (xosv1connect.UsageClient, error) {
+	w, err := wallet.Default()
+	if err != nil {
+		return nil, err
+	}
+	a, err := w.Current()
+	if err != nil {
+		return nil, xos.Errorf(xos.NotFound, "nobody is logged in here")
+	}
+	cred, err := w.Load(a)
+	if err != nil {
+		return nil, err
+	}
+	t, err := findTarget("")
+	if err != nil {
+		return nil, err
+	}
+	return xosv1connect.NewUsageClient(t.as(cred), t.base(), rpc.ClientOptions()...), nil
+}
+
+// usageForm is how the answer is shown.
+type usageForm struct{ jobs, csv, ended bool }
+
+func newUsageCommand() *cobra.Command {
+	var req xosv1.ListUsageRequest
+	var since, until string
+	var form usageForm
+	var node bool
+	c := &cobra.Command{
+		Use:   "usage",
+		Short: "Show what jobs used: processors, memory, disks, network, programs, files",
+		Long: `Add up what jobs used, by VO and member, or with --jobs list each of them.
+
+A user sees her own jobs, on all machines; who has the role admin in a VO sees all
+of that VO, with the credential of xos login; root on the core sees all VOs, and
+root on a machine, with --node if the core is on it too, what that machine saw.
+Nobody sees another VO's.
+
+A job counts in the period in which it ended; one that still runs, with what it
+had used when that was counted last, which --ended leaves out. Bytes of the network
+are those of IP packets, headers included. A job of which not all is known, since
+its machine stopped or does not count something, says so: see the column UNCOUNTED
+of --jobs, and incomplete.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if form.csv && jsonOutput(cmd) {
+				return xos.Errorf(xos.Invalid, "--csv and --json exclude each other")
+			}
+			var err error
+			now := time.Now()
+			if req.Since, err = whenFlag("--since", since, now); err != nil {
+				return err
+			}
+			if req.Before, err = whenFlag("--until", until, now); err != nil {
+				return err
+			}
+			client, err := usageReader(node)
+			if err != nil {
+				return err
+			}
+			var sums usage.Sums
+			if err := readUsage(cmd.Context(), client, &req, func(r *xosv1.UsageRecord) {
+				if r.Final || !form.ended {
+					sums.Add(r)
+				}
+			}); err != nil {
+				return err
+			}
+			return showUsage(cmd, &sums, form)
+		},
+	}
+	f := c.Flags()
+	f.StringVar(&req.Vo, "vo", "", "only this VO's jobs")
+	f.StringVar(&req.User, "user", "", "only this user's jobs")
+	f.StringVar(&since, "since", "", "only what ended from then on: 90m, 2026-11-25 or 2026-11-25T14:00:00Z")
+	f.StringVar(&until, "until", "", "only what ended before then")
+	f.BoolVar(&form.jobs, "jobs", false, "list each job")
+	f.BoolVar(&form.ended, "ended", false, "leave out jobs that still run")
+	f.BoolVar(&form.csv, "csv", false, "print comma-separated values, in bytes and seconds, for a bill")
+	f.BoolVar(&node, "node", false, "what this machine saw, as root")
+	return c
+}
+
+// whenFlag reads a flag's time.
+func whenFlag(name, text string, now time.Time) (*timestamppb.Timestamp, error) {
+	at, err := sinceWhen(text, now)
+	if err != nil {
+		return nil, xos.Errorf(xos.Invalid, "%s: %.80q is no time", name, text).WithHint("%s 90m, %s 2026-11-25 or %s 2026-11-25T14:00:00Z", name, name, name)
+	}
+	return at, nil
+}
+
+// readUsage reads all pages.
+func readUsage(ctx context.Context, client xosv1connect.UsageClient, req *xosv1.ListUsageRequest, f func(*xosv1.UsageRecord)) error {
+	for {
+		resp, err := client.ListUsage(ctx, connect.NewRequest(req))
+		if err != nil {
+			return err
+		}
+		for _, r := range resp.Msg.Records {
+			f(r)
+		}
+		if resp.Msg.After == "" || resp.Msg.After == req.After {
+			return nil
+		}
+		req.After = resp.Msg.After
+	}
+}
+
+func showUsage(cmd *cobra.Command, sums *usage.Sums, form usageForm) error {
+	members, records := sums.ByMember(), []*xosv1.UsageRecord(nil)
+	if form.jobs {
+		records = sums.Records()
+	}
+	out := cmd.OutOrStdout()
+	switch {
+	case form.csv && form.jobs:
+		return jobsCSV(out, records)
+	case form.csv:
+		return membersCSV(out, members)
+	case form.jobs:
+		return show(cmd, &xosv1.ListUsageResponse{Records: records}, func(w io.Writer) { printUsageOfJobs(w, records) })
+	}
+	return show(cmd, members, func(w io.Writer) { printUsage(w, members) })
+}
+
+func printUsage(w io.Writer, members []usage.Sum) {
+	table(w, "VO\tUSER\tJOBS\tTIME\tCPU\tPEAK\tREAD\tWRITTEN\tRECEIVED\tSENT\tPROGRAMS\tFILES\tREFUSED", func(row func(...any)) {
+		for _, m := range members {
+			jobs := strconv.Itoa(m.Jobs)
+			if m.Running > 0 {
+				jobs += fmt.Sprintf(" (%d running)", m.Running)
+			}
+			if m.Incomplete > 0 {
+				jobs += fmt.Sprintf(" (%d incomplete)", m.Incomplete)
+			}
+			row(m.VO, m.User, jobs, m.Wall.Round(time.Second), cpuTime((m.CPUUser + m.CPUSystem).Microseconds()), size(m.MemoryPeak),
+				size(m.ReadBytes), size(m.WrittenBytes), size(m.ReceivedBytes), size(m.SentBytes), m.Executions, m.Opens, m.Refusals)
+		}
+	})
+}
+
+func printUsageOfJobs(w io.Writer, records []*xosv1.UsageRecord) {
+	table(w, "JOB\tACCOUNT\tNODE\tCOMMAND\tSTARTED\tUNTIL\tCPU\tPEAK\tREAD\tWRITTEN\tRECEIVED\tSENT\tPROGRAMS\tFILES\tREFUSED\tUNCOUNTED", func(row func(...any)) {
+		for _, r := range records {
+			until := when(r.Until)
+			switch {
+			case r.Incomplete:
+				until += " (incomplete)"
+			case !r.Final:
+				until += " (running)"
+			}
+			row(r.Job, r.Account, r.Node, orDash(plain(r.Executable)), when(r.Started), until, cpuTime(r.CpuUserMicros+r.CpuSystemMicros),
+				size(r.MemoryPeakBytes), size(r.ReadBytes), size(r.WrittenBytes), size(r.ReceivedBytes), size(r.SentBytes),
+				r.Executions, r.Opens, r.Refusals, orDash(strings.Join(r.Uncounted, ",")))
+		}
+	})
+}
+
+func membersCSV(out io.Writer, members []usage.Sum) error {
+	w := csv.NewWriter(out)
+	w.Write([]string{"vo", "user", "jobs", "running", "incomplete", "wall_seconds", "cpu_user_seconds", "cpu_system_seconds", "memory_peak_bytes",
+		"read_bytes", "written_bytes", "received_bytes", "sent_bytes", "executions", "opens", "refusals"})
+	for _, m := range members {
+		w.Write(cells(string(m.VO), string(m.User), m.Jobs, m.Running, m.Incomplete, m.Wall, m.CPUUser, m.CPUSystem, m.MemoryPeak,
+			m.ReadBytes, m.WrittenBytes, m.ReceivedBytes, m.SentBytes, m.Executions, m.Opens, m.Refusals))
+	}
+	w.Flush()
+	return w.Error()
+}
+
+func jobsCSV(out io.Writer, records []*xosv1.UsageRecord) error {
+	w := csv.NewWriter(out)
+	w.Write([]string{"job", "vo", "user", "credential", "node", "name", "executable", "submitted", "started", "until", "final", "incomplete",
+		"wall_seconds", "cpu_user_seconds", "cpu_system_seconds", "memory_peak_bytes", "read_bytes", "written_bytes", "received_bytes", "sent_bytes",
+		"executions", "opens", "refusals", "uncounted"})
+	for _, r := range records {
+		a, err := xos.ParseAccount(r.Account)
+		if err != nil {
+			return err
+		}
+		micros := func(n int64) time.Duration { return time.Duration(n) * time.Microsecond }
+		w.Write(cells(r.Job, string(a.VO), string(a.User), r.Credential, r.Node, r.Name, r.Executable, r.Submitted, r.Started, r.Until, r.Final, r.Incomplete,
+			usage.Wall(r), micros(r.CpuUserMicros), micros(r.CpuSystemMicros), r.MemoryPeakBytes, r.ReadBytes, r.WrittenBytes, r.ReceivedBytes, r.SentBytes,
+			r.Executions, r.Opens, r.Refusals, strings.Join(r.Uncounted, " ")))
+	}
+	w.Flush()
+	return w.Error()
+}
+
+// cells are values as a spreadsheet wants them. What a job's user chose must not
+// be a formula there, nor move a terminal's cursor.
+func cells(values ...any) []string {
+	list := make([]string, len(values))
+	for i, v := range values {
+		switch v := v.(type) {
+		case time.Duration:
+			list[i] = strconv.FormatFloat(v.Seconds(), 'f', -1, 64)
+		case *timestamppb.Timestamp:
+			if v != nil {
+				list[i] = v.AsTime().UTC().Format(time.RFC3339Nano)
+			}
+		case string:
+			if v != "" {
+				list[i] = plain(v)
+			}
+			if strings.ContainsAny(list[i][:min(1, len(list[i]))], "=+-@") {
+				list[i] = "'" + list[i]
+			}
+		default:
+			list[i] = fmt.Sprint(v)
+		}
+	}
+	return list
+}
