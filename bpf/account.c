@@ -11,7 +11,7 @@
 #include <bpf/bpf_core_read.h>
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_tracing.h>
-#include "account.h"
+#include "used.h"
 
 char LICENSE[] SEC("license") = "GPL";
 
@@ -43,14 +43,6 @@ struct cgroup___root {
 /* Depth of the mount of cgroup version 2: not 0 inside a container. */
 const volatile __u32 base;
 
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_HASH);
-	__uint(max_entries, 65536);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__type(key, struct xos_who);
-	__type(value, struct xos_used);
-} used SEC(".maps");
-
 /* id of a cgroup that was made just now -> its depth. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
@@ -64,16 +56,9 @@ struct account {
 	struct xos_used *one, *vo;
 };
 
-static __always_inline struct xos_used *find(__u32 kind, __u64 id)
-{
-	struct xos_who who = { .id = id, .kind = kind };
-
-	return bpf_map_lookup_elem(&used, &who);
-}
-
 static __always_inline void of_user(struct account *a, __u32 uid)
 {
-	a->one = uid >= XOS_FIRST_ID && uid <= XOS_LAST_ID ? find(XOS_OF_USER, uid) : 0;
+	a->one = uid >= XOS_FIRST_ID && uid <= XOS_LAST_ID ? figures_of(XOS_OF_USER, uid) : 0;
 	a->vo = 0;
 }
 
@@ -81,9 +66,9 @@ static __always_inline void of_current(struct account *a)
 {
 	__u64 job = bpf_get_current_ancestor_cgroup_id(base + XOS_ACCOUNT_JOB);
 
-	a->one = job ? find(XOS_OF_JOB, job) : 0;
+	a->one = job ? figures_of(XOS_OF_JOB, job) : 0;
 	if (a->one)
-		a->vo = find(XOS_OF_VO, bpf_get_current_ancestor_cgroup_id(base + XOS_ACCOUNT_VO));
+		a->vo = figures_of(XOS_OF_VO, bpf_get_current_ancestor_cgroup_id(base + XOS_ACCOUNT_VO));
 	else
 		of_user(a, bpf_get_current_uid_gid());
 }
@@ -92,9 +77,9 @@ static __always_inline void of_packet(struct account *a, struct __sk_buff *skb)
 {
 	__u64 job = bpf_skb_ancestor_cgroup_id(skb, base + XOS_ACCOUNT_JOB);
 
-	a->one = job ? find(XOS_OF_JOB, job) : 0;
+	a->one = job ? figures_of(XOS_OF_JOB, job) : 0;
 	if (a->one)
-		a->vo = find(XOS_OF_VO, bpf_skb_ancestor_cgroup_id(skb, base + XOS_ACCOUNT_VO));
+		a->vo = figures_of(XOS_OF_VO, bpf_skb_ancestor_cgroup_id(skb, base + XOS_ACCOUNT_VO));
 	else
 		of_user(a, bpf_get_socket_uid(skb));
 }

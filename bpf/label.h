@@ -12,6 +12,7 @@
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_tracing.h>
 #include "lsm.h"
+#include "used.h"
 
 #define EPERM 1
 
@@ -151,15 +152,33 @@ static __always_inline void count(__u32 what)
 		__sync_fetch_and_add(n, 1);
 }
 
+/* charge counts a denial for the job, and its VO, or else the user. */
+static __always_inline void charge(__u64 job, __u32 uid)
+{
+	struct xos_used *one = job ? figures_of(XOS_OF_JOB, job) : 0, *vo = 0;
+
+	if (one)
+		vo = figures_of(XOS_OF_VO, bpf_get_current_ancestor_cgroup_id(XOS_VO_LEVEL));
+	else if (is_grid(uid))
+		one = figures_of(XOS_OF_USER, uid);
+	if (one)
+		__sync_fetch_and_add(&one->refused, 1);
+	if (vo)
+		__sync_fetch_and_add(&vo->refused, 1);
+}
+
 /* tell records a denial that is decided already. */
 static __noinline int tell(__u32 hook, __u32 vo, __u32 object_vo, struct xos_object *o)
 {
 	struct task_struct *self = (void *)bpf_get_current_task();
 	struct xos_tally *t = bpf_map_lookup_elem(&lsm_tallies, &vo);
+	__u64 job = bpf_get_current_ancestor_cgroup_id(XOS_VO_LEVEL + 1);
+	__u32 uid = bpf_get_current_uid_gid();
 	struct xos_denial *d;
 	struct inode *exe;
 
 	count(hook);
+	charge(job, uid);
 	if (t && hook < XOS_HOOKS)
 		__sync_fetch_and_add(&t->denied[hook], 1);
 	d = bpf_ringbuf_reserve(&denials, sizeof(*d), 0);
@@ -174,10 +193,10 @@ static __noinline int tell(__u32 hook, __u32 vo, __u32 object_vo, struct xos_obj
 		d->object = (struct xos_object){};
 	d->object_vo = object_vo;
 	d->vo = vo;
-	d->uid = bpf_get_current_uid_gid();
+	d->uid = uid;
 	d->pid = bpf_get_current_pid_tgid() >> 32;
 	d->hook = hook;
-	d->cgroup = bpf_get_current_ancestor_cgroup_id(XOS_VO_LEVEL + 1);
+	d->cgroup = job;
 	exe = BPF_CORE_READ(self, mm, exe_file, f_inode);
 	d->exe_inode = BPF_CORE_READ(exe, i_ino);
 	d->exe_dev = BPF_CORE_READ(exe, i_sb, s_dev);

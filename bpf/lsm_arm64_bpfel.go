@@ -118,6 +118,24 @@ type LsmXosTally struct {
 	Denied [32]uint64
 }
 
+type LsmXosUsed struct {
+	_       structs.HostLayout
+	NetIn   uint64
+	NetOut  uint64
+	Execs   uint64
+	Opens   uint64
+	Read    uint64
+	Written uint64
+	Refused uint64
+}
+
+type LsmXosWho struct {
+	_    structs.HostLayout
+	Id   uint64
+	Kind uint32
+	Zero uint32
+}
+
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
@@ -127,6 +145,7 @@ const (
 	LsmMapLsmProbe              = "lsm_probe"
 	LsmMapLsmTallies            = "lsm_tallies"
 	LsmMapPolicies              = "policies"
+	LsmMapUsed                  = "used"
 	LsmMapVoOfCgroup            = "vo_of_cgroup"
 	LsmMapVoOfUid               = "vo_of_uid"
 	LsmProgXosBpf               = "xos_bpf"
@@ -253,6 +272,7 @@ type LsmMapSpecs struct {
 	LsmProbe   *ebpf.MapSpec `ebpf:"lsm_probe"`
 	LsmTallies *ebpf.MapSpec `ebpf:"lsm_tallies"`
 	Policies   *ebpf.MapSpec `ebpf:"policies"`
+	Used       *ebpf.MapSpec `ebpf:"used"`
 	VoOfCgroup *ebpf.MapSpec `ebpf:"vo_of_cgroup"`
 	VoOfUid    *ebpf.MapSpec `ebpf:"vo_of_uid"`
 }
@@ -295,6 +315,7 @@ type LsmMaps struct {
 	LsmProbe   *ebpf.Map `ebpf:"lsm_probe"`
 	LsmTallies *ebpf.Map `ebpf:"lsm_tallies"`
 	Policies   *ebpf.Map `ebpf:"policies"`
+	Used       *ebpf.Map `ebpf:"used"`
 	VoOfCgroup *ebpf.Map `ebpf:"vo_of_cgroup"`
 	VoOfUid    *ebpf.Map `ebpf:"vo_of_uid"`
 }
@@ -306,6 +327,7 @@ func (m *LsmMaps) Close() error {
 		m.LsmProbe,
 		m.LsmTallies,
 		m.Policies,
+		m.Used,
 		m.VoOfCgroup,
 		m.VoOfUid,
 	)

@@ -18,6 +18,8 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/cilium/ebpf"
+
 	"github.com/xtreemos/xos"
 	"github.com/xtreemos/xos/bpf"
 	"github.com/xtreemos/xos/nodeguard"
@@ -116,17 +118,21 @@ func New(cfg Config, log *slog.Logger) (*Guard, error) {
 		err = g.network.fire()
 	}
 	g.note("network", err)
+	g.startMeter(cfg)
 	if g.labels != nil {
 		g.startLSM(cfg.PinDir, taken)
 	}
-	g.startMeter(cfg)
 	g.level = conclude(g.features)
 	return g, nil
 }
 
 // startLSM labels the cgroups that are there, and puts the LSM programs in force.
 func (g *Guard) startLSM(pinDir string, taken bool) {
-	l, err := newLSM(g.labels.uids, pinDir)
+	var used *ebpf.Map
+	if g.meter != nil {
+		used = g.meter.used
+	}
+	l, err := newLSM(g.labels.uids, used, pinDir)
 	if err != nil {
 		g.note("lsm", err)
 		return

@@ -32,8 +32,9 @@ type lsm struct {
 var persistent = []string{bpf.LsmMapLsmProbe, bpf.LsmMapVoOfCgroup, bpf.LsmMapPolicies, bpf.LsmMapLsmCounts, bpf.LsmMapLsmTallies, bpf.LsmMapDenials}
 
 // newLSM makes the programs' maps, or takes over a predecessor's. The programs
-// know uids by the map of the network programs.
-func newLSM(uids *ebpf.Map, pinDir string) (*lsm, error) {
+// know uids by the map of the network programs, and count for each job in used,
+// which may be nil.
+func newLSM(uids, used *ebpf.Map, pinDir string) (*lsm, error) {
 	spec, err := bpf.LoadLsm()
 	if err != nil {
 		return nil, xos.Errorf(xos.Internal, "reading the LSM programs: %w", err)
@@ -42,7 +43,7 @@ func newLSM(uids *ebpf.Map, pinDir string) (*lsm, error) {
 	if preparePins(pinDir) == nil {
 		l.pinDir = pinDir
 	}
-	if err := l.makeMaps(uids); err != nil {
+	if err := l.makeMaps(uids, used); err != nil {
 		l.close()
 		return nil, err
 	}
@@ -76,7 +77,7 @@ func (l *lsm) start(taken bool) error {
 // whole reports whether all maps of a predecessor are there to be taken over.
 // Without one of them its programs look at what nobody fills any more.
 func whole(pinDir string) bool {
-	for _, name := range append([]string{bpf.LsmMapVoOfUid}, persistent...) {
+	for _, name := range append([]string{bpf.LsmMapVoOfUid, bpf.LsmMapUsed}, persistent...) {
 		if !exists(filepath.Join(pinDir, name)) {
 			return false
 		}
@@ -122,13 +123,17 @@ func (l *lsm) dropOthers(mark string) {
 // makeMaps makes the maps, or takes over those of a predecessor. One whose
 // layout has changed is made anew: labels of uids, which nothing else can give
 // back, are not among them.
-func (l *lsm) makeMaps(uids *ebpf.Map) error {
+func (l *lsm) makeMaps(uids, used *ebpf.Map) error {
+	others := map[string]*ebpf.Map{bpf.LsmMapVoOfUid: uids}
+	if used != nil {
+		others[bpf.LsmMapUsed] = used
+	}
 	var err error
-	if l.maps, err = newMaps(l.spec, uids, l.pinDir); errors.Is(err, ebpf.ErrMapIncompatible) {
+	if l.maps, err = newMaps(l.spec, others, l.pinDir); errors.Is(err, ebpf.ErrMapIncompatible) {
 		for _, name := range persistent {
 			os.Remove(filepath.Join(l.pinDir, name))
 		}
-		l.maps, err = newMaps(l.spec, uids, l.pinDir)
+		l.maps, err = newMaps(l.spec, others, l.pinDir)
 	}
 	if err != nil {
 		return xos.Errorf(xos.NotSupported, "this kernel refuses the LSM programs' maps: %w", err)
@@ -136,14 +141,14 @@ func (l *lsm) makeMaps(uids *ebpf.Map) error {
 	return nil
 }
 
-func newMaps(spec *ebpf.CollectionSpec, uids *ebpf.Map, pinDir string) (map[string]*ebpf.Map, error) {
+func newMaps(spec *ebpf.CollectionSpec, others map[string]*ebpf.Map, pinDir string) (map[string]*ebpf.Map, error) {
 	only := &ebpf.CollectionSpec{Maps: map[string]*ebpf.MapSpec{}, ByteOrder: spec.ByteOrder, Types: spec.Types}
 	for name, m := range spec.Maps {
 		if !strings.HasPrefix(name, ".") { // sections with no variable that a program reads
 			only.Maps[name] = m.Copy()
 		}
 	}
-	opts := ebpf.CollectionOptions{MapReplacements: map[string]*ebpf.Map{bpf.LsmMapVoOfUid: uids}}
+	opts := ebpf.CollectionOptions{MapReplacements: others}
 	if pinDir != "" {
 		opts.Maps.PinPath = pinDir
 		for _, name := range persistent {

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -199,16 +200,33 @@ func TestRootLSMTellsEachRefusal(t *testing.T) {
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
+	// It is charged to who was refused: in a job's cgroup to the job, elsewhere to
+	// the user.
+	for range 2 {
+		cmd := s.job(t, "chemistry", carol, "flood", strconv.Itoa(p.PID), "500")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+	}
+	if u := s.used(t, ofCarol); u.Refused != 2*500 {
+		t.Errorf("carol's job was refused %d times, want %d", u.Refused, 2*500)
+	}
+	if list, err := s.Usage(); err != nil {
+		t.Error(err)
+	} else if i := slices.IndexFunc(list, func(u guard.Usage) bool { return u.User == "carol" }); i < 0 || list[i].Counts["refusals_total"] != flood {
+		t.Errorf("carol's session was refused other than %d times: %+v", flood, list)
+	}
+	const refusals = flood + 2*500
 	after, lost := counted()
-	if after-before != flood || lost == 0 {
-		t.Fatalf("%d refusals are counted of %d, %d lost", after-before, flood, lost)
+	if after-before != refusals || lost == 0 {
+		t.Fatalf("%d refusals are counted of %d, %d lost", after-before, refusals, lost)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	var d diary
 	done := make(chan error, 1)
 	go func() { done <- s.Run(ctx, &d, nil) }()
 	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
-		if told, _ := d.told(t); told >= flood-lost {
+		if told, _ := d.told(t); told >= refusals-lost {
 			break
 		}
 	}
@@ -216,8 +234,8 @@ func TestRootLSMTellsEachRefusal(t *testing.T) {
 	if err := <-done; err != nil {
 		t.Fatal(err)
 	}
-	if told, _ := d.told(t); told != flood-lost {
-		t.Errorf("of %d refusals %d were lost and %d are told", flood, lost, told)
+	if told, _ := d.told(t); told != refusals-lost {
+		t.Errorf("of %d refusals %d were lost and %d are told", refusals, lost, told)
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
