@@ -33,7 +33,7 @@ type UsageRecord struct {
 	Node            string                 `protobuf:"bytes,4,opt,name=node,proto3" json:"node,omitempty"`             // where it ran
 	Name            string                 `protobuf:"bytes,5,opt,name=name,proto3" json:"name,omitempty"`
 	Executable      string                 `protobuf:"bytes,6,opt,name=executable,proto3" json:"executable,omitempty"` // the first word of its command
-	Submitted       *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=submitted,proto3" json:"submitted,omitempty"`
+	Submitted       *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=submitted,proto3" json:"submitted,omitempty"`   // in a machine's own record: when it was asked
 	Started         *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=started,proto3" json:"started,omitempty"`
 	Until           *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=until,proto3" json:"until,omitempty"`             // its end, or when it was counted last
 	Final           bool                   `protobuf:"varint,10,opt,name=final,proto3" json:"final,omitempty"`           // it has ended, and this will not change any more
