@@ -66,6 +66,13 @@ func mounts(s unit.Spec, self string) []*configs.Mount {
 	if isDir("/var/tmp") {
 		list = append(list, tmp("/var/tmp", "mode=1777"))
 	}
+	// Who was logged in, of which VO, stands there for everybody to read.
+	for _, at := range []string{"/var/log", "/var/lib/wtmpdb", "/var/lib/lastlog"} {
+		if isDir(at) {
+			list = append(list, &configs.Mount{Source: "tmpfs", Device: "tmpfs", Destination: at, Data: "mode=755,size=4k,nr_inodes=2",
+				Flags: unix.MS_RDONLY | unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC})
+		}
+	}
 	if isDir(s.Runtime) {
 		// The directory, not the sockets: they are new after a restart of the
 		// daemon. What in it is for root stays so by its mode.

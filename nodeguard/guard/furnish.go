@@ -5,6 +5,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -14,6 +16,18 @@ import (
 // records are files of logins that everybody may read. In a session they are
 // the VO's own: what sshd writes there is kept below Config.Run.
 var records = []string{"/run/utmp", "/var/log/wtmp", "/var/log/lastlog"}
+
+// databases are what has come after records: SQLite databases of logins that
+// everybody may read, and the socket of a daemon that reads them for everybody.
+// Their directories are for root only in a session, who may be the first to
+// write there. A database of the VO's own cannot be put in the place of one: its
+// journal is found by its name, and would be the machine's.
+var databases = []struct{ dir, name string }{
+	{"/var/log", "wtmp.db"}, // where Debian has it
+	{"/var/lib/wtmpdb", "wtmp.db"},
+	{"/var/lib/lastlog", "lastlog2.db"},
+	{"/run/wtmpdb", "socket"},
+}
 
 // ipcFile, below Config.Run, is where a session's mount namespace holds the IPC
 // namespace that belongs to it, for pam_xos.
@@ -50,6 +64,9 @@ func (g *Guard) furnish(vo xos.VOName) error {
 		if err := unix.Mount("mqueue", "/dev/mqueue", "mqueue", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, ""); err != nil {
 			return &os.PathError{Op: "mount", Path: "/dev/mqueue", Err: err}
 		}
+	}
+	if err := onlyRootsDatabases(); err != nil {
+		return err
 	}
 	if err := g.ownRecords(vo); err != nil {
 		return err
@@ -98,6 +115,67 @@ func privateDirectory(at string) (string, error) {
 		return "", err
 	}
 	return inner, os.Chmod(inner, 0o777|fs.ModeSticky)
+}
+
+// onlyRootsDatabases keeps the machine's logs from a session's users. Root, who
+// logs them in and out there, finds all that is there now.
+func onlyRootsDatabases() error {
+	for _, d := range databases {
+		if !exists(d.dir) && !strings.HasPrefix(d.dir, "/run/") { // what is there comes and goes
+			continue
+		}
+		if err := cover(d.dir, func(at string) error { return linkAll(d.dir, at, d.name) }); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// linkAll fills a covered directory with links to what is behind, and to one that
+// may come. A record has a file to mount the VO's own on, and the journal is seen
+// as it is: each user may read her own messages there.
+func linkAll(dir, at, coming string) error {
+	machine := filepath.Join(at, behind)
+	entries, err := os.ReadDir(machine)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		from, to := filepath.Join(machine, e.Name()), filepath.Join(at, e.Name())
+		switch {
+		case slices.Contains(records, filepath.Join(dir, e.Name())):
+			st, err := os.Stat(from)
+			if err == nil {
+				err = os.WriteFile(to, nil, 0o600)
+			}
+			if err == nil {
+				err = os.Chmod(to, st.Mode().Perm())
+			}
+			if err != nil {
+				return err
+			}
+		case dir == "/var/log" && e.Name() == "journal" && e.IsDir():
+			if err := errors.Join(os.Mkdir(to, 0o755), bind(from, to, 0)); err != nil {
+				return err
+			}
+		case e.Type() == fs.ModeSymlink:
+			where, err := os.Readlink(from)
+			if err == nil {
+				err = os.Symlink(where, to)
+			}
+			if err != nil {
+				return err
+			}
+		default:
+			if err := os.Symlink(filepath.Join(behind, e.Name()), to); err != nil {
+				return err
+			}
+		}
+	}
+	if err := os.Symlink(filepath.Join(behind, coming), filepath.Join(at, coming)); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	return nil
 }
 
 func (g *Guard) ownRecords(vo xos.VOName) error {

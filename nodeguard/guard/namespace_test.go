@@ -102,6 +102,51 @@ func TestRootSessionNamespaceHidesServices(t *testing.T) {
 	}
 }
 
+// TestRootSessionNamespaceHidesDatabases: what programs write of logins beside
+// wtmp is for root only, who goes on writing the machine's own, journals of the
+// database beside it among them.
+func TestRootSessionNamespaceHidesDatabases(t *testing.T) {
+	s := newStage(t)
+	name := fmt.Sprintf("xos-test-%d.db", os.Getpid())
+	database, behind := "/var/log/"+name, "/var/log/.machine/run/"+name
+	if err := os.WriteFile(database, []byte("alice@physics\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.Remove(database); os.Remove(database + "-journal") })
+	fd, err := s.SessionNamespace(t.Context(), "chemistry")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	as := func(uid uint32, command string) (string, error) {
+		cmd := exec.Command("nsenter", "--mount=/proc/self/fd/3", "setpriv", fmt.Sprintf("--reuid=%d", uid), fmt.Sprintf("--regid=%d", uid), "--clear-groups",
+			"sh", "-c", command)
+		cmd.ExtraFiles = []*os.File{os.NewFile(uintptr(dup(t, fd)), "ns")}
+		out, err := cmd.CombinedOutput()
+		return strings.TrimSpace(string(out)), err
+	}
+	for _, at := range []string{database, behind} {
+		if out, err := as(carol, "cat "+at); err == nil || strings.Contains(out, "alice") {
+			t.Errorf("carol reads %s: %s", at, out)
+		}
+	}
+	if out, err := as(0, "readlink /var/log/wtmp.db"); err != nil || out != ".machine/run/wtmp.db" {
+		t.Errorf("the first to write the database of logins does so at %q (%v)", out, err)
+	}
+	if out, err := as(carol, "ls /var/log/.machine/run"); err == nil {
+		t.Errorf("carol lists the machine's logs: %s", out)
+	}
+	if out, err := as(0, "echo carol@chemistry >>"+database+" && echo >$(realpath "+database+")-journal"); err != nil {
+		t.Fatalf("root cannot write: %v\n%s", err, out)
+	}
+	if text, err := os.ReadFile(database); err != nil || string(text) != "alice@physics\ncarol@chemistry\n" {
+		t.Errorf("the machine has %q (%v)", text, err)
+	}
+	if _, err := os.Stat(database + "-journal"); err != nil {
+		t.Error(err)
+	}
+}
+
 // TestRootSessionNamespaceOutlivesTheGuard: who logs in after a restart shares
 // /tmp and IPC with who logged in before.
 func TestRootSessionNamespaceOutlivesTheGuard(t *testing.T) {

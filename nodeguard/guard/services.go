@@ -121,7 +121,7 @@ func cover(at string, fill func(at string) error) error {
 		return &os.PathError{Op: "open_tree", Path: at, Err: err}
 	}
 	defer unix.Close(machine)
-	const options = "mode=755,size=64k,nr_inodes=128"
+	const options = "mode=755,size=256k,nr_inodes=4096"
 	if err := tmpfs(at, options, unix.MS_NOEXEC); err != nil {
 		return err
 	}

@@ -173,7 +173,7 @@ var checklist = []line{
 	{"userns: uncover /proc", "", "", byNobody, "mounts of a namespace with another owner are locked"},
 	{"userns: uncover /run/dbus", "", "", byNobody, "mounts of a namespace with another owner are locked"},
 	{"userns: uncover /tmp", "", "", byNobody, "mounts of a namespace with another owner are locked"},
-	{"utmp, wtmp, lastlog", "AB", "AB", byUID, ""},
+	{"utmp, wtmp, lastlog", "ABGO", "ABG", byGuard, "a local user is not in the guard's namespaces"},
 	{"varlink: Multiplexer", "GO", "G", byGuard, "systemd-userdbd looks users up as root, for everybody: no session reaches it"},
 	{"varlink: machine's", "GO", "G", byGuard, "a session has none of systemd's sockets but the journal's and that of name resolution"},
 	{"varlink: root's door", "", "", byNobody, "root's, in a session only"},

@@ -29,7 +29,7 @@ var visible = map[string]func(Target) error{
 	"who":                 func(t Target) error { return prints(t.User, "who") },
 	"w":                   func(t Target) error { return prints(t.User[:8], "w", "-h") },
 	"utmp, wtmp, lastlog": func(t Target) error {
-		return anyRead(t.User, "/run/utmp", "/var/log/wtmp", "/var/log/lastlog", "/var/lib/wtmpdb", "/var/lib/lastlog")
+		return anyRead(t.User, "/run/utmp", "/var/log/wtmp", "/var/log/lastlog", "/var/log/wtmp.db", "/var/log/.machine/run/wtmp.db", "/var/lib/wtmpdb", "/var/lib/wtmpdb/wtmp.db", "/var/lib/lastlog")
 	},
 	"loginctl":              func(t Target) error { return prints(itoa(t.UID), "loginctl", "--no-pager", "list-users") },
 	"/run/systemd/users":    func(t Target) error { return lists("/run/systemd/users", itoa(t.UID)) },
@@ -112,6 +112,9 @@ func prints(text, name string, args ...string) error {
 func anyRead(text string, roots ...string) error {
 	found := false
 	for _, root := range roots {
+		if read(root, text) == nil { // a link, perhaps
+			return nil
+		}
 		filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
 			if err != nil || found {
 				return nil
