@@ -30,7 +30,7 @@ func TestRootNoGapWhenTheDaemonDies(t *testing.T) {
 		status int
 		err    error
 	}
-	life, cancel := context.WithTimeout(ctx, 3*time.Minute)
+	life, cancel := context.WithTimeout(ctx, 8*time.Minute)
 	defer cancel()
 	began := make(chan answer, 1)
 	go func() {

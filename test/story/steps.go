@@ -131,10 +131,14 @@ type Machine interface {
 }
 
 // Run gives a shell command as a local user and returns all that it printed,
-// and its exit status; -1 if it was ended for taking too long.
+// and its exit status; -1 if it was ended for taking too long, which is what ctx
+// says or else commandTime.
 func Run(ctx context.Context, n Machine, user, command string) (string, int, error) {
-	ctx, cancel := context.WithTimeout(ctx, commandTime)
-	defer cancel()
+	if _, bounded := ctx.Deadline(); !bounded {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, commandTime)
+		defer cancel()
+	}
 	cmd := n.Command(ctx, testbed.As(user, command)...)
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
