@@ -74,7 +74,7 @@ var shared = []string{"api", "infra/rpc", "infra/audit", "vom/credential", "vom/
 
 // parts belong to a subsystem whose implementations must agree on them; within
 // that subsystem they may be imported.
-var parts = []string{"infra/kv/overlay", "infra/bus/wire", "xfs/frame", "session/wire", "session/process", "nodeguard/denial", "aem/unit", "aem/order", "aem/usage"}
+var parts = []string{"infra/kv/overlay", "infra/bus/wire", "xfs/frame", "session/wire", "session/process", "nodeguard/denial", "nodeguard/isolation", "aem/unit", "aem/order", "aem/usage"}
 
 // mayImport says what an implementation may import beyond its own subsystem's
 // contract, the contracts, and what is shared.
