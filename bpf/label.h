@@ -32,21 +32,6 @@ struct {
 	__type(value, struct xos_cgroup);
 } vo_of_cgroup SEC(".maps");
 
-/* VO number -> its policy. The whole inner map is replaced at once. */
-struct xos_policies {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 16384);
-	__type(key, __u32);
-	__type(value, struct xos_policy);
-};
-
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__array(values, struct xos_policies);
-} policies SEC(".maps");
-
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
@@ -136,14 +121,6 @@ static __always_inline int probed(__u32 hook)
 	return 1;
 }
 
-static __always_inline struct xos_policy *policy_of(__u32 vo)
-{
-	__u32 zero = 0;
-	void *all = bpf_map_lookup_elem(&policies, &zero);
-
-	return all ? bpf_map_lookup_elem(all, &vo) : 0;
-}
-
 static __always_inline void count(__u32 what)
 {
 	__u64 *n = bpf_map_lookup_elem(&lsm_counts, &what);
@@ -209,15 +186,10 @@ static __noinline int tell(__u32 hook, __u32 vo, __u32 object_vo, struct xos_obj
  * system's is left to the kernel's own rules; who is nobody's gets nothing. */
 static __always_inline int judge(__u32 hook, __u32 aim, __u32 vo, __u32 object_vo, struct xos_object *o)
 {
-	struct xos_policy *p;
-
 	if (!vo || !object_vo || (vo == object_vo && vo != XOS_STRANGER))
 		return 0;
-	if (vo != XOS_STRANGER && object_vo != XOS_STRANGER) {
-		p = policy_of(object_vo);
-		if (p && (p->share & (1u << aim)))
-			return 0;
-	}
+	if (vo != XOS_STRANGER && object_vo != XOS_STRANGER && shares(vo, object_vo, aim))
+		return 0;
 	tell(hook, vo, object_vo, o);
 	return -EPERM;
 }
@@ -235,18 +207,14 @@ static __always_inline int judge_task(__u32 hook, __u32 aim, struct task_struct 
 	return judge(hook, aim, vo, label_of_task(p), &o);
 }
 
-/* closed says whether the subject's own VO may not use a surface. */
+/* judge_surface decides about what a policy may close to a VO's own processes. */
 static __always_inline int judge_surface(__u32 hook, __u32 surface)
 {
-	__u32 vo = subject(), closed = XOS_CLOSED_DEFAULT;
-	struct xos_policy *p;
+	__u32 vo = subject();
 
 	if (!vo)
 		return 0;
-	p = policy_of(vo);
-	if (p)
-		closed = p->closed;
-	if (vo != XOS_STRANGER && !(closed & (1u << surface)))
+	if (vo != XOS_STRANGER && !((closed(vo) >> surface) & 1))
 		return 0;
 	tell(hook, vo, vo, 0);
 	return -EPERM;

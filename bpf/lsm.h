@@ -5,6 +5,7 @@
 
 #include <linux/types.h>
 #include "vonet.h"
+#include "isolation.h"
 
 /* The depth of a cgroup that belongs to one VO: /xos/vo-NAME, and
  * /user.slice/user-UID.slice. */
@@ -13,36 +14,6 @@
 /* Labels that are no VO's number. */
 #define XOS_SYSTEM 0u            /* nothing of the grid */
 #define XOS_STRANGER 0xffffffffu /* a grid uid that no VO is known for */
-
-/* What a VO may isolate or share, a bit each in xos_policy.share. */
-enum xos_aim {
-	XOS_AIM_SIGNALS,
-	XOS_AIM_DEBUG,
-	XOS_AIM_SCHEDULING,
-	XOS_AIM_FILES,
-	XOS_AIM_EXEC,
-	XOS_AIM_SOCKETS,
-	XOS_AIM_IPC,
-	XOS_AIM_KEYS,
-	XOS_AIM_KERNEL, /* what nobody shares: bpf, perf, user namespaces, the guard itself */
-	XOS_AIMS,
-};
-
-/* Parts of the kernel's surface, a bit each in xos_policy.closed. */
-enum xos_surface {
-	XOS_SURFACE_BPF,
-	XOS_SURFACE_PERF,
-	XOS_SURFACE_USERNS,
-};
-
-/* What applies to a VO of which the policy says nothing. */
-#define XOS_SHARE_DEFAULT 0u
-#define XOS_CLOSED_DEFAULT (1u << XOS_SURFACE_BPF)
-
-struct xos_policy {
-	__u32 share;  /* aims in which other VOs may reach what is this VO's */
-	__u32 closed; /* surfaces that this VO's processes may not use */
-};
 
 /* Each hook: what a denial is told by, what a probe names. 0 is none. */
 enum xos_hook {

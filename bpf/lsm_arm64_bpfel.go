@@ -13,21 +13,6 @@ import (
 	"github.com/cilium/ebpf"
 )
 
-type LsmXosAim uint32
-
-const (
-	LsmXosAimXOS_AIM_SIGNALS    LsmXosAim = 0
-	LsmXosAimXOS_AIM_DEBUG      LsmXosAim = 1
-	LsmXosAimXOS_AIM_SCHEDULING LsmXosAim = 2
-	LsmXosAimXOS_AIM_FILES      LsmXosAim = 3
-	LsmXosAimXOS_AIM_EXEC       LsmXosAim = 4
-	LsmXosAimXOS_AIM_SOCKETS    LsmXosAim = 5
-	LsmXosAimXOS_AIM_IPC        LsmXosAim = 6
-	LsmXosAimXOS_AIM_KEYS       LsmXosAim = 7
-	LsmXosAimXOS_AIM_KERNEL     LsmXosAim = 8
-	LsmXosAimXOS_AIMS           LsmXosAim = 9
-)
-
 type LsmXosCgroup struct {
 	_      structs.HostLayout
 	Vo     uint32
@@ -92,26 +77,12 @@ const (
 	LsmXosHookXOS_HOOKS               LsmXosHook = 32
 )
 
-type LsmXosPolicy struct {
-	_      structs.HostLayout
-	Share  uint32
-	Closed uint32
-}
-
 type LsmXosProbe struct {
 	_     structs.HostLayout
 	Hook  uint32
 	Tid   uint32
 	Fired uint32
 }
-
-type LsmXosSurface uint32
-
-const (
-	LsmXosSurfaceXOS_SURFACE_BPF    LsmXosSurface = 0
-	LsmXosSurfaceXOS_SURFACE_PERF   LsmXosSurface = 1
-	LsmXosSurfaceXOS_SURFACE_USERNS LsmXosSurface = 2
-)
 
 type LsmXosTally struct {
 	_      structs.HostLayout
@@ -141,10 +112,10 @@ type LsmXosWho struct {
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	LsmMapDenials               = "denials"
+	LsmMapIsolation             = "isolation"
 	LsmMapLsmCounts             = "lsm_counts"
 	LsmMapLsmProbe              = "lsm_probe"
 	LsmMapLsmTallies            = "lsm_tallies"
-	LsmMapPolicies              = "policies"
 	LsmMapUsed                  = "used"
 	LsmMapVoOfCgroup            = "vo_of_cgroup"
 	LsmMapVoOfUid               = "vo_of_uid"
@@ -179,10 +150,9 @@ const (
 	LsmProgXosUnixMaySend       = "xos_unix_may_send"
 	LsmProgXosUnixStreamConnect = "xos_unix_stream_connect"
 	LsmProgXosUsernsCreate      = "xos_userns_create"
-	LsmVarAim                   = "aim"
 	LsmVarHook                  = "hook"
-	LsmVarKept                  = "kept"
-	LsmVarSurface               = "surface"
+	LsmVarRule                  = "rule"
+	LsmVarRuleKey               = "rule_key"
 	LsmVarTally                 = "tally"
 	LsmVarTold                  = "told"
 	LsmVarWhose                 = "whose"
@@ -268,10 +238,10 @@ type LsmProgramSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type LsmMapSpecs struct {
 	Denials    *ebpf.MapSpec `ebpf:"denials"`
+	Isolation  *ebpf.MapSpec `ebpf:"isolation"`
 	LsmCounts  *ebpf.MapSpec `ebpf:"lsm_counts"`
 	LsmProbe   *ebpf.MapSpec `ebpf:"lsm_probe"`
 	LsmTallies *ebpf.MapSpec `ebpf:"lsm_tallies"`
-	Policies   *ebpf.MapSpec `ebpf:"policies"`
 	Used       *ebpf.MapSpec `ebpf:"used"`
 	VoOfCgroup *ebpf.MapSpec `ebpf:"vo_of_cgroup"`
 	VoOfUid    *ebpf.MapSpec `ebpf:"vo_of_uid"`
@@ -281,10 +251,9 @@ type LsmMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type LsmVariableSpecs struct {
-	Aim     *ebpf.VariableSpec `ebpf:"aim"`
 	Hook    *ebpf.VariableSpec `ebpf:"hook"`
-	Kept    *ebpf.VariableSpec `ebpf:"kept"`
-	Surface *ebpf.VariableSpec `ebpf:"surface"`
+	Rule    *ebpf.VariableSpec `ebpf:"rule"`
+	RuleKey *ebpf.VariableSpec `ebpf:"rule_key"`
 	Tally   *ebpf.VariableSpec `ebpf:"tally"`
 	Told    *ebpf.VariableSpec `ebpf:"told"`
 	Whose   *ebpf.VariableSpec `ebpf:"whose"`
@@ -311,10 +280,10 @@ func (o *LsmObjects) Close() error {
 // It can be passed to LoadLsmObjects or ebpf.CollectionSpec.LoadAndAssign.
 type LsmMaps struct {
 	Denials    *ebpf.Map `ebpf:"denials"`
+	Isolation  *ebpf.Map `ebpf:"isolation"`
 	LsmCounts  *ebpf.Map `ebpf:"lsm_counts"`
 	LsmProbe   *ebpf.Map `ebpf:"lsm_probe"`
 	LsmTallies *ebpf.Map `ebpf:"lsm_tallies"`
-	Policies   *ebpf.Map `ebpf:"policies"`
 	Used       *ebpf.Map `ebpf:"used"`
 	VoOfCgroup *ebpf.Map `ebpf:"vo_of_cgroup"`
 	VoOfUid    *ebpf.Map `ebpf:"vo_of_uid"`
@@ -323,10 +292,10 @@ type LsmMaps struct {
 func (m *LsmMaps) Close() error {
 	return _LsmClose(
 		m.Denials,
+		m.Isolation,
 		m.LsmCounts,
 		m.LsmProbe,
 		m.LsmTallies,
-		m.Policies,
 		m.Used,
 		m.VoOfCgroup,
 		m.VoOfUid,
@@ -337,10 +306,9 @@ func (m *LsmMaps) Close() error {
 //
 // It can be passed to LoadLsmObjects or ebpf.CollectionSpec.LoadAndAssign.
 type LsmVariables struct {
-	Aim     *ebpf.Variable `ebpf:"aim"`
 	Hook    *ebpf.Variable `ebpf:"hook"`
-	Kept    *ebpf.Variable `ebpf:"kept"`
-	Surface *ebpf.Variable `ebpf:"surface"`
+	Rule    *ebpf.Variable `ebpf:"rule"`
+	RuleKey *ebpf.Variable `ebpf:"rule_key"`
 	Tally   *ebpf.Variable `ebpf:"tally"`
 	Told    *ebpf.Variable `ebpf:"told"`
 	Whose   *ebpf.Variable `ebpf:"whose"`

@@ -4,14 +4,16 @@
 //
 // Every IP socket that a grid uid makes is labelled with its VO. A grid
 // process may then connect or send to a local socket only if that has the
-// label of its own VO, or none (a service of the machine). Other machines are
-// not this program's business. A grid uid without a VO is refused sockets.
+// label of its own VO or of one that shares the network with it, or none (a
+// service of the machine). Other machines are not this program's business. A
+// grid uid without a VO is refused sockets.
 #include <linux/bpf.h>
 #include <linux/in.h>
 #include <linux/in6.h>
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 #include "vonet.h"
+#include "isolation.h"
 
 char LICENSE[] SEC("license") = "GPL";
 
@@ -38,10 +40,11 @@ struct {
 	__type(value, __u64);
 } counts SEC(".maps");
 
-/* Cookie of the socket whose connect is denied to prove that programs fire. */
+/* To prove that programs fire: the cookie of the socket whose connect is denied,
+ * and the thread whose device is. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 1);
+	__uint(max_entries, 2);
 	__type(key, __u32);
 	__type(value, __u64);
 } probe SEC(".maps");
@@ -104,7 +107,7 @@ static __always_inline int decide(struct bpf_sock_addr *ctx, struct bpf_sock_tup
 	__u32 uid = bpf_get_current_uid_gid();
 	__u32 *vo, *label;
 	struct bpf_sock *sk;
-	int verdict = 1;
+	__u32 verdict = XOS_COUNT_ALLOWED;
 
 	if (probed(ctx))
 		return 0;
@@ -122,11 +125,11 @@ static __always_inline int decide(struct bpf_sock_addr *ctx, struct bpf_sock_tup
 	if (sk) {
 		label = bpf_sk_storage_get(&vo_of_socket, sk, 0, 0);
 		if (label && *label != *vo)
-			verdict = 0;
+			verdict = shares(*vo, *label, XOS_AIM_NETWORK) ? XOS_COUNT_SHARED : XOS_COUNT_OTHER_VO;
 		bpf_sk_release(sk);
 	}
-	count(verdict ? XOS_COUNT_ALLOWED : XOS_COUNT_OTHER_VO);
-	return verdict;
+	count(verdict);
+	return verdict != XOS_COUNT_OTHER_VO;
 }
 
 static __always_inline int decide4(struct bpf_sock_addr *ctx, __u32 address)
@@ -180,3 +183,21 @@ int xos_sendmsg6(struct bpf_sock_addr *ctx)
 {
 	return decide6(ctx);
 }
+
+/* xos_ask answers by the table in force, for who wants to know what it is. */
+SEC("syscall")
+int xos_ask(struct xos_question *q)
+{
+	q->shared = q->vo == q->other ? 1 : shares(q->vo, q->other, q->aim);
+	q->closed = closed(q->vo);
+	return 0;
+}
+
+/* Where else they are pointed at only, the object would name them and no more. */
+const enum xos_aim *aim __attribute__((unused));
+const enum xos_surface *surface __attribute__((unused));
+const enum xos_rule_kind *kind __attribute__((unused));
+const enum xos_count *counted __attribute__((unused));
+const struct xos_question *question __attribute__((unused));
+
+#include "vonet_devices.c"

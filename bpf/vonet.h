@@ -12,7 +12,16 @@ enum xos_count {
 	XOS_COUNT_OTHER_VO,   /* denied: the port belongs to another VO */
 	XOS_COUNT_UNLABELLED, /* denied: a grid uid that no VO is known for */
 	XOS_COUNT_PROTOCOL,   /* denied: a protocol whose sockets bear no label */
+	XOS_COUNT_SHARED,     /* allowed: another VO's port, which both VOs share */
+	XOS_COUNT_DEVICE,     /* denied: a device that the VO has not */
 	XOS_COUNTS,
+};
+
+/* A question to the table in force: see xos_ask. */
+struct xos_question {
+	__u32 vo, other, aim;
+	__u32 shared; /* the answer */
+	__u32 closed; /* of vo */
 };
 
 #endif

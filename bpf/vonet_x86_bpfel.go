@@ -8,8 +8,81 @@ import (
 	_ "embed"
 	"fmt"
 	"io"
+	"structs"
 
 	"github.com/cilium/ebpf"
+)
+
+type VonetXosAim uint32
+
+const (
+	VonetXosAimXOS_AIM_SIGNALS    VonetXosAim = 0
+	VonetXosAimXOS_AIM_DEBUG      VonetXosAim = 1
+	VonetXosAimXOS_AIM_SCHEDULING VonetXosAim = 2
+	VonetXosAimXOS_AIM_FILES      VonetXosAim = 3
+	VonetXosAimXOS_AIM_EXEC       VonetXosAim = 4
+	VonetXosAimXOS_AIM_SOCKETS    VonetXosAim = 5
+	VonetXosAimXOS_AIM_IPC        VonetXosAim = 6
+	VonetXosAimXOS_AIM_KEYS       VonetXosAim = 7
+	VonetXosAimXOS_AIM_NETWORK    VonetXosAim = 8
+	VonetXosAimXOS_AIMS           VonetXosAim = 9
+)
+
+type VonetXosCount uint32
+
+const (
+	VonetXosCountXOS_COUNT_ALLOWED    VonetXosCount = 0
+	VonetXosCountXOS_COUNT_OTHER_VO   VonetXosCount = 1
+	VonetXosCountXOS_COUNT_UNLABELLED VonetXosCount = 2
+	VonetXosCountXOS_COUNT_PROTOCOL   VonetXosCount = 3
+	VonetXosCountXOS_COUNT_SHARED     VonetXosCount = 4
+	VonetXosCountXOS_COUNT_DEVICE     VonetXosCount = 5
+	VonetXosCountXOS_COUNTS           VonetXosCount = 6
+)
+
+type VonetXosQuestion struct {
+	_      structs.HostLayout
+	Vo     uint32
+	Other  uint32
+	Aim    uint32
+	Shared uint32
+	Closed uint32
+}
+
+type VonetXosRule struct {
+	_      structs.HostLayout
+	Shared uint32
+	Closed uint32
+	Until  uint64
+}
+
+type VonetXosRuleKey struct {
+	_    structs.HostLayout
+	Kind uint32
+	A    uint32
+	B    uint32
+	C    uint32
+}
+
+type VonetXosRuleKind uint32
+
+const (
+	VonetXosRuleKindXOS_RULE_VO    VonetXosRuleKind = 0
+	VonetXosRuleKindXOS_RULE_PAIR  VonetXosRuleKind = 1
+	VonetXosRuleKindXOS_RULE_CHAR  VonetXosRuleKind = 2
+	VonetXosRuleKindXOS_RULE_BLOCK VonetXosRuleKind = 3
+	VonetXosRuleKindXOS_RULE_KINDS VonetXosRuleKind = 4
+)
+
+type VonetXosSurface uint32
+
+const (
+	VonetXosSurfaceXOS_SURFACE_BPF          VonetXosSurface = 0
+	VonetXosSurfaceXOS_SURFACE_PERF         VonetXosSurface = 1
+	VonetXosSurfaceXOS_SURFACE_USERNS       VonetXosSurface = 2
+	VonetXosSurfaceXOS_SURFACE_SETUID       VonetXosSurface = 3
+	VonetXosSurfaceXOS_SURFACE_OWN_PROGRAMS VonetXosSurface = 4
+	VonetXosSurfaceXOS_SURFACES             VonetXosSurface = 5
 )
 
 // Names of all BPF objects in the ELF.
@@ -17,14 +90,24 @@ import (
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	VonetMapCounts         = "counts"
+	VonetMapIsolation      = "isolation"
 	VonetMapProbe          = "probe"
 	VonetMapVoOfSocket     = "vo_of_socket"
 	VonetMapVoOfUid        = "vo_of_uid"
+	VonetProgXosAsk        = "xos_ask"
 	VonetProgXosConnect4   = "xos_connect4"
 	VonetProgXosConnect6   = "xos_connect6"
+	VonetProgXosDevice     = "xos_device"
 	VonetProgXosSendmsg4   = "xos_sendmsg4"
 	VonetProgXosSendmsg6   = "xos_sendmsg6"
 	VonetProgXosSockCreate = "xos_sock_create"
+	VonetVarAim            = "aim"
+	VonetVarCounted        = "counted"
+	VonetVarKind           = "kind"
+	VonetVarQuestion       = "question"
+	VonetVarRule           = "rule"
+	VonetVarRuleKey        = "rule_key"
+	VonetVarSurface        = "surface"
 )
 
 // LoadVonet returns the embedded CollectionSpec for Vonet.
@@ -69,8 +152,10 @@ type VonetSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type VonetProgramSpecs struct {
+	XosAsk        *ebpf.ProgramSpec `ebpf:"xos_ask"`
 	XosConnect4   *ebpf.ProgramSpec `ebpf:"xos_connect4"`
 	XosConnect6   *ebpf.ProgramSpec `ebpf:"xos_connect6"`
+	XosDevice     *ebpf.ProgramSpec `ebpf:"xos_device"`
 	XosSendmsg4   *ebpf.ProgramSpec `ebpf:"xos_sendmsg4"`
 	XosSendmsg6   *ebpf.ProgramSpec `ebpf:"xos_sendmsg6"`
 	XosSockCreate *ebpf.ProgramSpec `ebpf:"xos_sock_create"`
@@ -81,6 +166,7 @@ type VonetProgramSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type VonetMapSpecs struct {
 	Counts     *ebpf.MapSpec `ebpf:"counts"`
+	Isolation  *ebpf.MapSpec `ebpf:"isolation"`
 	Probe      *ebpf.MapSpec `ebpf:"probe"`
 	VoOfSocket *ebpf.MapSpec `ebpf:"vo_of_socket"`
 	VoOfUid    *ebpf.MapSpec `ebpf:"vo_of_uid"`
@@ -90,6 +176,13 @@ type VonetMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type VonetVariableSpecs struct {
+	Aim      *ebpf.VariableSpec `ebpf:"aim"`
+	Counted  *ebpf.VariableSpec `ebpf:"counted"`
+	Kind     *ebpf.VariableSpec `ebpf:"kind"`
+	Question *ebpf.VariableSpec `ebpf:"question"`
+	Rule     *ebpf.VariableSpec `ebpf:"rule"`
+	RuleKey  *ebpf.VariableSpec `ebpf:"rule_key"`
+	Surface  *ebpf.VariableSpec `ebpf:"surface"`
 }
 
 // VonetObjects contains all objects after they have been loaded into the kernel.
@@ -113,6 +206,7 @@ func (o *VonetObjects) Close() error {
 // It can be passed to LoadVonetObjects or ebpf.CollectionSpec.LoadAndAssign.
 type VonetMaps struct {
 	Counts     *ebpf.Map `ebpf:"counts"`
+	Isolation  *ebpf.Map `ebpf:"isolation"`
 	Probe      *ebpf.Map `ebpf:"probe"`
 	VoOfSocket *ebpf.Map `ebpf:"vo_of_socket"`
 	VoOfUid    *ebpf.Map `ebpf:"vo_of_uid"`
@@ -121,6 +215,7 @@ type VonetMaps struct {
 func (m *VonetMaps) Close() error {
 	return _VonetClose(
 		m.Counts,
+		m.Isolation,
 		m.Probe,
 		m.VoOfSocket,
 		m.VoOfUid,
@@ -131,14 +226,23 @@ func (m *VonetMaps) Close() error {
 //
 // It can be passed to LoadVonetObjects or ebpf.CollectionSpec.LoadAndAssign.
 type VonetVariables struct {
+	Aim      *ebpf.Variable `ebpf:"aim"`
+	Counted  *ebpf.Variable `ebpf:"counted"`
+	Kind     *ebpf.Variable `ebpf:"kind"`
+	Question *ebpf.Variable `ebpf:"question"`
+	Rule     *ebpf.Variable `ebpf:"rule"`
+	RuleKey  *ebpf.Variable `ebpf:"rule_key"`
+	Surface  *ebpf.Variable `ebpf:"surface"`
 }
 
 // VonetPrograms contains all programs after they have been loaded into the kernel.
 //
 // It can be passed to LoadVonetObjects or ebpf.CollectionSpec.LoadAndAssign.
 type VonetPrograms struct {
+	XosAsk        *ebpf.Program `ebpf:"xos_ask"`
 	XosConnect4   *ebpf.Program `ebpf:"xos_connect4"`
 	XosConnect6   *ebpf.Program `ebpf:"xos_connect6"`
+	XosDevice     *ebpf.Program `ebpf:"xos_device"`
 	XosSendmsg4   *ebpf.Program `ebpf:"xos_sendmsg4"`
 	XosSendmsg6   *ebpf.Program `ebpf:"xos_sendmsg6"`
 	XosSockCreate *ebpf.Program `ebpf:"xos_sock_create"`
@@ -146,8 +250,10 @@ type VonetPrograms struct {
 
 func (p *VonetPrograms) Close() error {
 	return _VonetClose(
+		p.XosAsk,
 		p.XosConnect4,
 		p.XosConnect6,
+		p.XosDevice,
 		p.XosSendmsg4,
 		p.XosSendmsg6,
 		p.XosSockCreate,

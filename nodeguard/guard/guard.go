@@ -71,6 +71,9 @@ type Guard struct {
 	namespaces map[xos.VOName]*os.File
 	features   []nodeguard.Feature
 	level      nodeguard.Level
+
+	policing sync.Mutex // of what follows
+	policies policies
 }
 
 var _ nodeguard.Guard = (*Guard)(nil)
@@ -118,6 +121,7 @@ func New(cfg Config, log *slog.Logger) (*Guard, error) {
 		err = g.network.fire()
 	}
 	g.note("network", err)
+	g.note("devices", g.network.fireDevices())
 	g.startMeter(cfg)
 	if g.labels != nil {
 		g.startLSM(cfg.PinDir, taken)
@@ -132,7 +136,7 @@ func (g *Guard) startLSM(pinDir string, taken bool) {
 	if g.meter != nil {
 		used = g.meter.used
 	}
-	l, err := newLSM(g.labels.uids, used, pinDir)
+	l, err := newLSM(g.network, used, pinDir)
 	if err != nil {
 		g.note("lsm", err)
 		return

@@ -60,6 +60,16 @@ func act(args []string) int {
 		return writeMuch(network)
 	case "reads":
 		return readOn(network)
+	case "userns":
+		return userns()
+	case "use":
+		if err := opens(network, os.O_RDONLY); err != nil {
+			fmt.Println(err)
+			return 1
+		}
+		return 0
+	case "repeat":
+		return repeat(network, address)
 	}
 	if verb == "socket" {
 		protocol, _ := strconv.Atoi(network)
@@ -91,6 +101,11 @@ func act(args []string) int {
 		var l net.Listener
 		if l, err = net.Listen(network, address); err == nil {
 			at = l.Addr()
+			go func() {
+				for c, err := l.Accept(); err == nil; c, err = l.Accept() {
+					c.Close()
+				}
+			}()
 		}
 	}
 	if err != nil {
@@ -245,6 +260,7 @@ const (
 	alice = session.FirstID + 77
 	bob   = session.FirstID + 78
 	carol = session.FirstID + 79
+	dave  = session.FirstID + 81
 	mal   = session.FirstID + 80 // a grid uid without a VO
 	local = 12345
 )
@@ -253,6 +269,7 @@ func (s stage) people(t *testing.T) {
 	t.Helper()
 	for uid, account := range map[uint32]xos.Account{
 		alice: {User: "alice", VO: "physics"}, bob: {User: "bob", VO: "physics"}, carol: {User: "carol", VO: "chemistry"},
+		dave: {User: "dave", VO: "biology"},
 	} {
 		if err := s.Login(context.Background(), account, uid); err != nil {
 			t.Fatal(err)
@@ -382,11 +399,11 @@ func TestRootSelfTest(t *testing.T) {
 		}
 		return names
 	}
-	if bad := failed(); len(bad) > 0 || len(s.Test()) != 4 {
+	if bad := failed(); len(bad) > 0 || len(s.Test()) != 5 {
 		t.Errorf("of %d measures, these do not hold: %q", len(s.Test()), bad)
 	}
 	moveInto(t, s.cfg.CgroupRoot, filepath.Base(filepath.Dir(s.dir))+"/outside")
-	if bad := failed(); len(bad) != 1 || !strings.HasPrefix(bad[0], "network: ") {
+	if bad := failed(); len(bad) != 2 || !strings.HasPrefix(bad[0], "network: ") || !strings.HasPrefix(bad[1], "devices: ") {
 		t.Errorf("outside the programs' cgroup: %q", bad)
 	}
 }

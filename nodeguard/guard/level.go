@@ -57,7 +57,7 @@ func (g *Guard) check() {
 	g.testing.Lock()
 	now := []nodeguard.Feature{feature("hidepid", g.probeNamespace())}
 	if g.network != nil {
-		now = append(now, feature("network", g.network.fire()))
+		now = append(now, feature("network", g.network.fire()), feature("devices", g.network.fireDevices()))
 	}
 	if g.lsm != nil {
 		now = append(now, g.lsm.probe()...)

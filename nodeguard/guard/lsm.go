@@ -29,12 +29,12 @@ type lsm struct {
 }
 
 // persistent are maps that a successor takes over.
-var persistent = []string{bpf.LsmMapLsmProbe, bpf.LsmMapVoOfCgroup, bpf.LsmMapPolicies, bpf.LsmMapLsmCounts, bpf.LsmMapLsmTallies, bpf.LsmMapDenials}
+var persistent = []string{bpf.LsmMapLsmProbe, bpf.LsmMapVoOfCgroup, bpf.LsmMapLsmCounts, bpf.LsmMapLsmTallies, bpf.LsmMapDenials}
 
 // newLSM makes the programs' maps, or takes over a predecessor's. The programs
-// know uids by the map of the network programs, and count for each job in used,
-// which may be nil.
-func newLSM(uids, used *ebpf.Map, pinDir string) (*lsm, error) {
+// know uids, and what VOs share, by the maps of the network programs, and count
+// for each job in used, which may be nil.
+func newLSM(n *network, used *ebpf.Map, pinDir string) (*lsm, error) {
 	spec, err := bpf.LoadLsm()
 	if err != nil {
 		return nil, xos.Errorf(xos.Internal, "reading the LSM programs: %w", err)
@@ -43,7 +43,7 @@ func newLSM(uids, used *ebpf.Map, pinDir string) (*lsm, error) {
 	if preparePins(pinDir) == nil {
 		l.pinDir = pinDir
 	}
-	if err := l.makeMaps(uids, used); err != nil {
+	if err := l.makeMaps(n, used); err != nil {
 		l.close()
 		return nil, err
 	}
@@ -77,7 +77,7 @@ func (l *lsm) start(taken bool) error {
 // whole reports whether all maps of a predecessor are there to be taken over.
 // Without one of them its programs look at what nobody fills any more.
 func whole(pinDir string) bool {
-	for _, name := range append([]string{bpf.LsmMapVoOfUid, bpf.LsmMapUsed}, persistent...) {
+	for _, name := range append([]string{bpf.LsmMapVoOfUid, bpf.LsmMapIsolation, bpf.LsmMapUsed}, persistent...) {
 		if !exists(filepath.Join(pinDir, name)) {
 			return false
 		}
@@ -118,13 +118,14 @@ func (l *lsm) dropOthers(mark string) {
 			os.Remove(pin)
 		}
 	}
+	os.Remove(filepath.Join(l.pinDir, "policies")) // a map that earlier versions had
 }
 
 // makeMaps makes the maps, or takes over those of a predecessor. One whose
 // layout has changed is made anew: labels of uids, which nothing else can give
 // back, are not among them.
-func (l *lsm) makeMaps(uids, used *ebpf.Map) error {
-	others := map[string]*ebpf.Map{bpf.LsmMapVoOfUid: uids}
+func (l *lsm) makeMaps(n *network, used *ebpf.Map) error {
+	others := map[string]*ebpf.Map{bpf.LsmMapVoOfUid: n.objs.VoOfUid, bpf.LsmMapIsolation: n.objs.Isolation}
 	if used != nil {
 		others[bpf.LsmMapUsed] = used
 	}

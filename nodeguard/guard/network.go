@@ -20,6 +20,9 @@ type network struct {
 	objs   bpf.VonetObjects
 	links  []link.Link
 	pinned bool // maps and links outlive this process
+	ask    *ebpf.Program
+	// devices says why they are everybody's here.
+	devices error
 }
 
 // loadNetwork loads the programs and attaches them, or takes over the maps of
@@ -34,12 +37,12 @@ func loadNetwork(cgroup, pinDir string) (*network, error) {
 	opts := &ebpf.CollectionOptions{}
 	if pinned {
 		opts.Maps.PinPath = pinDir
-		for _, name := range []string{"vo_of_uid", "vo_of_socket"} {
+		for _, name := range []string{bpf.VonetMapVoOfUid, bpf.VonetMapVoOfSocket, bpf.VonetMapIsolation} {
 			spec.Maps[name].Pinning = ebpf.PinByName
 		}
 	}
 	n := &network{pinned: pinned}
-	if err := spec.LoadAndAssign(&n.objs, opts); err != nil {
+	if err := n.load(spec, opts); err != nil {
 		return nil, xos.Errorf(xos.NotSupported, "this kernel refuses the network programs: %w", err)
 	}
 	for _, p := range []struct {
@@ -59,6 +62,13 @@ func loadNetwork(cgroup, pinDir string) (*network, error) {
 			return nil, xos.Errorf(xos.NotSupported, "attaching %s to %s: %w", p.name, cgroup, err)
 		}
 		n.links = append(n.links, l)
+	}
+	if n.devices == nil {
+		l, err := attach(cgroup, ebpf.AttachCGroupDevice, n.objs.XosDevice, filepath.Join(pinDir, "link_device"), pinned)
+		if err == nil {
+			n.links = append(n.links, l)
+		}
+		n.devices = err
 	}
 	return n, nil
 }

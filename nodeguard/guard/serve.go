@@ -23,6 +23,7 @@ var against = map[string]string{
 	"limits":     "one account's sessions that eat the machine",
 	"hidepid":    "seeing others' processes",
 	"network":    "reaching another VO's ports on this machine",
+	"devices":    "devices that its VO was not given, and shares with others",
 	"ipc":        "shared memory, semaphores and queues of others",
 	"session":    "others' /tmp, /dev/shm, homes and logins",
 	"lsm":        "what level C leaves open, and rights gained within a VO",

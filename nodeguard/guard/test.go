@@ -34,6 +34,7 @@ func (g *Guard) Test() []nodeguard.Feature {
 	} else {
 		note("network", g.network.fire())
 	}
+	note("devices", g.network.fireDevices())
 	if g.lsm != nil {
 		results = append(results, g.lsm.probe()...)
 	}
@@ -151,7 +152,7 @@ func (g *Guard) Counts() (names []string, counts []uint64, err error) {
 		return nil, nil, nil
 	}
 	// In the order of enum xos_count.
-	for i, name := range []string{"connections allowed", "refused: another VO's port", "refused: no VO known", "refused: protocol"} {
+	for i, name := range []string{"connections allowed", "refused: another VO's port", "refused: no VO known", "refused: protocol", "connections allowed: shared with another VO", "refused: device"} {
 		var each []uint64
 		if err := g.network.objs.Counts.Lookup(uint32(i), &each); err != nil {
 			return nil, nil, xos.Errorf(xos.Unavailable, "reading count %s: %w", strconv.Itoa(i), err)

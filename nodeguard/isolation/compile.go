@@ -36,33 +36,46 @@ type Pair struct {
 // MaxEntries bounds a Table: what is more could not be held, and is refused.
 const MaxEntries = 1 << 20
 
-// Compile turns policies into a table. number gives a VO's.
+// Compile turns policies into a table, with entries for those VOs only that
+// chose something. number gives a VO's.
 func (s Site) Compile(vos []VO, number func(xos.VOName) (uint32, error)) (Table, error) {
 	t := Table{Default: Entry{Forbid: bits(s.Forbid)}, VOs: map[uint32]Entry{}, Pairs: map[[2]uint32]Pair{}}
 	permitted := mask(s.Share)
-	byName, numbers := make(map[xos.VOName]VO, len(vos)), make(map[xos.VOName]uint32, len(vos))
+	byName := make(map[xos.VOName]VO, len(vos))
 	for _, vo := range vos {
+		byName[vo.Name] = vo
+		e := Entry{Any: vo.Policy.to(Any) & permitted, Forbid: bits(s.Forbidden(vo)), Devices: s.Granted(vo)}
+		if e.Any == 0 && e.Forbid == t.Default.Forbid && len(e.Devices) == 0 {
+			continue
+		}
+		if e.Any != 0 {
+			e.Until = vo.Until
+		}
 		num, err := number(vo.Name)
 		if err != nil {
 			return Table{}, err
 		}
-		byName[vo.Name], numbers[vo.Name] = vo, num
-		t.VOs[num] = Entry{Any: vo.Policy.to(Any) & permitted, Until: vo.Until, Forbid: bits(s.Forbidden(vo)), Devices: s.Granted(vo)}
-	}
-	if permitted == 0 {
-		return t, nil
+		t.VOs[num] = e
 	}
 	for _, a := range vos {
 		for _, name := range a.Policy.named() {
 			b, ok := byName[name]
-			if !ok || name == a.Name {
-				continue
+			aims := a.Policy.to(b.Name) & b.Policy.to(a.Name) & permitted
+			if !ok || name == a.Name || aims == 0 {
+				continue // what both share with any is not more
 			}
-			key := [2]uint32{min(numbers[a.Name], numbers[name]), max(numbers[a.Name], numbers[name])}
-			t.Pairs[key] = Pair{Aims: a.Policy.to(b.Name) & b.Policy.to(a.Name) & permitted, Until: earlier(a.Until, b.Until)}
-			if len(t.Pairs)+len(t.VOs) > MaxEntries {
-				return Table{}, xos.Errorf(xos.TooLarge, "the VOs' policies of isolation name each other more than %d times", MaxEntries)
+			x, err := number(a.Name)
+			if err != nil {
+				return Table{}, err
 			}
+			y, err := number(name)
+			if err != nil {
+				return Table{}, err
+			}
+			t.Pairs[[2]uint32{min(x, y), max(x, y)}] = Pair{Aims: aims, Until: earlier(a.Until, b.Until)}
+		}
+		if n := len(t.Pairs) + len(t.VOs); n > MaxEntries {
+			return Table{}, xos.Errorf(xos.TooLarge, "the VOs' policies of isolation name each other more than %d times", MaxEntries)
 		}
 	}
 	return t, nil

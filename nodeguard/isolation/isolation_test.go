@@ -256,7 +256,7 @@ func FuzzParse(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if len(table.VOs) != 3 || table.Shares('a', 'b', "network", time.Now()) {
+		if len(table.VOs) > 3 || table.Shares('a', 'b', "network", time.Now()) {
 			t.Errorf("a VO that names nobody shares: %+v", table)
 		}
 	})

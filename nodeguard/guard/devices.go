@@ -1,0 +1,109 @@
+package guard
+
+import (
+	"errors"
+	"path/filepath"
+
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
+
+	"github.com/xtreemos/xos"
+	"github.com/xtreemos/xos/bpf"
+)
+
+// load loads the programs of the network, and then those without which it does.
+func (n *network) load(spec *ebpf.CollectionSpec, opts *ebpf.CollectionOptions) error {
+	needed := spec.Copy()
+	delete(needed.Programs, bpf.VonetProgXosDevice)
+	delete(needed.Programs, bpf.VonetProgXosAsk)
+	c, err := ebpf.NewCollectionWithOptions(needed, *opts)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	extra := func(name string) (*ebpf.Program, error) {
+		one := spec.Copy()
+		for other := range one.Programs {
+			if other != name {
+				delete(one.Programs, other)
+			}
+		}
+		for _, m := range one.Maps {
+			m.Pinning = ebpf.PinNone // they are there
+		}
+		got, err := ebpf.NewCollectionWithOptions(one, ebpf.CollectionOptions{MapReplacements: c.Maps})
+		if err != nil {
+			return nil, xos.Errorf(xos.NotSupported, "this kernel refuses the program %s: %w", name, err)
+		}
+		defer got.Close()
+		return got.DetachProgram(name), nil
+	}
+	n.ask, _ = extra(bpf.VonetProgXosAsk) // then nobody is answered; see Shares
+	n.objs.XosDevice, n.devices = extra(bpf.VonetProgXosDevice)
+	n.objs.XosAsk = n.ask
+	for name, to := range map[string]**ebpf.Program{
+		bpf.VonetProgXosSockCreate: &n.objs.XosSockCreate, bpf.VonetProgXosConnect4: &n.objs.XosConnect4, bpf.VonetProgXosConnect6: &n.objs.XosConnect6,
+		bpf.VonetProgXosSendmsg4: &n.objs.XosSendmsg4, bpf.VonetProgXosSendmsg6: &n.objs.XosSendmsg6,
+	} {
+		*to = c.DetachProgram(name)
+	}
+	for name, to := range map[string]**ebpf.Map{
+		bpf.VonetMapCounts: &n.objs.Counts, bpf.VonetMapIsolation: &n.objs.Isolation, bpf.VonetMapProbe: &n.objs.Probe,
+		bpf.VonetMapVoOfSocket: &n.objs.VoOfSocket, bpf.VonetMapVoOfUid: &n.objs.VoOfUid,
+	} {
+		*to = c.DetachMap(name)
+	}
+	return nil
+}
+
+// fireDevices proves that the program of devices decides: it must refuse the
+// null device to one thread that is named to it.
+func (n *network) fireDevices() error {
+	if n == nil {
+		return xos.Errorf(xos.NotSupported, "the programs are not loaded")
+	}
+	if n.devices != nil {
+		return n.devices
+	}
+	tid, act, end, err := onThread(simple(openNull))
+	if err != nil {
+		return xos.Errorf(xos.Unavailable, "probing the program of devices: %w", err)
+	}
+	defer end()
+	if err := n.objs.Probe.Put(uint32(1), uint64(tid)); err != nil {
+		return xos.Errorf(xos.Internal, "arming the probe of devices: %w", err)
+	}
+	said := act()
+	if err := n.objs.Probe.Put(uint32(1), uint64(0)); err != nil {
+		return xos.Errorf(xos.Internal, "disarming the probe of devices: %w", err)
+	}
+	if !errors.Is(said, unix.EPERM) {
+		return xos.Errorf(xos.NotSupported, "the program of devices loads but does not fire (%v): this process is outside its cgroup", said)
+	}
+	return nil
+}
+
+// devicesAt gives what the paths and patterns of a class are on this machine
+// now. What is not there, or is no device, is none.
+func devicesAt(patterns []string) (found []bpf.VonetXosRuleKey) {
+	for _, p := range patterns {
+		paths, _ := filepath.Glob(p) // its form was checked
+		for _, at := range paths {
+			var st unix.Stat_t
+			if unix.Stat(at, &st) != nil {
+				continue
+			}
+			key := bpf.VonetXosRuleKey{B: unix.Major(st.Rdev), C: unix.Minor(st.Rdev)}
+			switch st.Mode & unix.S_IFMT {
+			case unix.S_IFCHR:
+				key.Kind = uint32(bpf.VonetXosRuleKindXOS_RULE_CHAR)
+			case unix.S_IFBLK:
+				key.Kind = uint32(bpf.VonetXosRuleKindXOS_RULE_BLOCK)
+			default:
+				continue
+			}
+			found = append(found, key)
+		}
+	}
+	return found
+}
