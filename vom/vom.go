@@ -94,6 +94,10 @@ type VO struct {
 	// Policy is the VO's Cedar policy set; empty means the default one: its
 	// members may log in and start jobs.
 	Policy string `json:"policy"`
+	// Isolation is what the VO shares with others on machines, forbids to its own
+	// and has of devices there: the text that nodeguard/isolation reads. Empty
+	// shares nothing.
+	Isolation string `json:"isolation,omitempty"`
 	// Removal is what becomes of what removed members have running.
 	Removal Removal `json:"removal,omitzero"`
 	// Offline is how long machines may serve the VO without news, where that is

@@ -27,6 +27,7 @@ import (
 	"github.com/xtreemos/xos/infra/kv/etcd"
 	"github.com/xtreemos/xos/infra/kv/pebble"
 	"github.com/xtreemos/xos/infra/rpc"
+	"github.com/xtreemos/xos/nodeguard/isolation"
 	"github.com/xtreemos/xos/vom"
 	"github.com/xtreemos/xos/vom/auditor"
 	"github.com/xtreemos/xos/vom/authority"
@@ -69,6 +70,7 @@ func run(ctx context.Context, cfg config, log *slog.Logger) error {
 	trust.CoreKey = files.key()
 	records, err := xvoms.New(ctx, xvoms.Config{
 		Site: cfg.Name, UserTTL: cfg.UserValidity.Duration, Offline: cfg.Offline.Duration, Trust: trust, Log: log,
+		Isolation: func(text string) error { _, err := isolation.Parse([]byte(text)); return err },
 	}, db, files.volumes(), vops.Check)
 	if err != nil {
 		return err

@@ -42,6 +42,10 @@ type config struct {
 	Offline duration `toml:"offline"`
 	// Policy is a file of Cedar policies that forbid; none if empty.
 	Policy string `toml:"policy"`
+	// Isolation is a file that says what VOs may share on this machine if both
+	// want it, and which devices they may have; they share nothing if empty. It is
+	// read again when it changes.
+	Isolation string `toml:"isolation"`
 	// Shell of grid users.
 	Shell string `toml:"shell"`
 	// Linger is how long a home stays mounted after its last use.
@@ -192,6 +196,9 @@ func (c config) validate() error {
 		return xos.Errorf(xos.Invalid, "audit_keep = %v is too short: at least 24h, or 0s", c.AuditKeep)
 	}
 	if _, _, err := c.ceilings(); err != nil {
+		return err
+	}
+	if _, err := c.siteIsolation(); err != nil {
 		return err
 	}
 	_, err := c.decider(func() vom.Bundle { return vom.Bundle{} }, nil)

@@ -120,6 +120,10 @@ func node(ctx context.Context, cfg config, keeper *trust.Keeper, log *slog.Logge
 		return err
 	}
 	defer fence.Close()
+	policies := newPolicies(cfg, keeper.Bundle, fence, log)
+	if err := policies.apply(); err != nil {
+		log.Error("VOs' policies of isolation are not in force: what was in force stays", "error", err)
+	}
 	isolation := func() string { level, _ := fence.Level(); return string(level) }
 	decider, err := cfg.decider(keeper.Bundle, isolation)
 	if err != nil {
@@ -184,6 +188,8 @@ func node(ctx context.Context, cfg config, keeper *trust.Keeper, log *slog.Logge
 			used:      localUsage(ledger, sessions, keeper.Verifier(), cfg.Core),
 			isolation: isolation})
 	})
+	keeper.OnChange(policies.changed)
+	group.Go(func() error { return policies.run(ctx) })
 	group.Go(func() error { return watchdog(ctx, sessions) })
 	group.Go(func() error { return fence.Run(ctx, history, accounts.UserOf) })
 	level, _ := fence.Level()

@@ -44,6 +44,10 @@ func newGuardCommand() *cobra.Command {
 						}
 					})
 				}
+				for _, p := range a.Policies {
+					fmt.Fprintln(w)
+					printGuardPolicy(w, p)
+				}
 				if len(a.Vos) > 0 {
 					fmt.Fprintln(w)
 					table(w, "VO\tREFUSED\tBY AIM", func(row func(...any)) {
@@ -116,6 +120,27 @@ func byAim(counts map[string]uint64) string {
 	return strings.Join(parts, ", ")
 }
 
+// printGuardPolicy says what a VO's policy comes to here, and who decided it.
+func printGuardPolicy(w io.Writer, p *xosv1.GuardPolicy) {
+	fmt.Fprintf(w, "policy of VO %s, set by %s\n", plain(p.Vo), plain(p.SetBy))
+	if p.Why != "" {
+		fmt.Fprintf(w, "  it shares nothing and may do least: %s\n", plain(p.Why))
+	}
+	if len(p.Forbidden) > 0 {
+		fmt.Fprintf(w, "  its processes may not: %s\n", joined(p.Forbidden))
+	}
+	if len(p.Devices) > 0 {
+		fmt.Fprintf(w, "  its devices: %s\n", joined(p.Devices))
+	}
+	for _, s := range p.Sharing {
+		state := "isolated"
+		if s.Shared {
+			state = "shared"
+		}
+		fmt.Fprintf(w, "  %s with %s: %s: %s\n", plain(s.Aim), plain(s.With), state, plain(s.Why))
+	}
+}
+
 func printGuardExplanation(w io.Writer, a *xosv1.GuardExplainResponse) {
 	if p := a.Process; p != nil {
 		vo := "the system's"
@@ -132,6 +157,10 @@ func printGuardExplanation(w io.Writer, a *xosv1.GuardExplainResponse) {
 		for _, line := range p.Says {
 			fmt.Fprintf(w, "  %s\n", plain(line))
 		}
+		fmt.Fprintln(w)
+	}
+	if a.Policy != nil {
+		printGuardPolicy(w, a.Policy)
 		fmt.Fprintln(w)
 	}
 	if len(a.Hooks) == 0 {

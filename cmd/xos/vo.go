@@ -24,7 +24,7 @@ func vos() (xosv1connect.VOsClient, error) {
 
 func newVOCommand() *cobra.Command {
 	c := &cobra.Command{Use: "vo", Short: "Virtual organisations and their members"}
-	c.AddCommand(newVOCreateCommand(), newVODeleteCommand(), newVOListCommand(), newVOPolicyCommand(), newVORemovalCommand(), newVOOfflineCommand(), newVOMemberCommand())
+	c.AddCommand(newVOCreateCommand(), newVODeleteCommand(), newVOListCommand(), newVOPolicyCommand(), newVOIsolationCommand(), newVORemovalCommand(), newVOOfflineCommand(), newVOMemberCommand())
 	return c
 }
 

@@ -36,6 +36,7 @@ func (g *Guard) GuardExplain(ctx context.Context, req *connect.Request[xosv1.Gua
 			return nil, err
 		}
 		resp.Process = found
+		resp.Policy = g.policyOf(xos.VOName(found.Vo), p.UID == 0)
 	}
 	if g.lsm == nil {
 		return connect.NewResponse(resp), nil
@@ -105,9 +106,9 @@ func consequences(label uint32, vo string, lsm bool) []string {
 	case vo == "":
 		vo = "of number " + strconv.FormatUint(uint64(label), 10)
 	}
-	says := []string{"it reaches ports of VO " + vo + " and of the machine's own services on this machine, and no other VO's"}
+	says := []string{"it reaches ports of VO " + vo + " and of the machine's own services on this machine, and of VOs that share the network with it"}
 	if lsm {
-		return append(says, "it reaches processes, files, sockets, IPC objects and keys of VO "+vo+" as far as their modes allow, and no other VO's",
+		return append(says, "it reaches processes, files, sockets, IPC objects and keys of VO "+vo+" as far as their modes allow, and of VOs that share those with it",
 			"it may not use bpf(), nor touch the guard's pins and the machine's cgroups")
 	}
 	return append(says, "the kernel's own checks are not the guard's here (level C)")

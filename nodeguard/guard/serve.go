@@ -57,6 +57,7 @@ func (g *Guard) GuardStatus(ctx context.Context, _ *connect.Request[xosv1.GuardS
 		if resp.Vos, err = g.refusals(); err != nil {
 			return nil, err
 		}
+		resp.Policies = g.policyList()
 	}
 	return connect.NewResponse(resp), nil
 }

@@ -58,7 +58,7 @@ func (s Site) Compile(vos []VO, number func(xos.VOName) (uint32, error)) (Table,
 		t.VOs[num] = e
 	}
 	for _, a := range vos {
-		for _, name := range a.Policy.named() {
+		for _, name := range a.Policy.Named() {
 			b, ok := byName[name]
 			aims := a.Policy.to(b.Name) & b.Policy.to(a.Name) & permitted
 			if !ok || name == a.Name || aims == 0 {
@@ -110,8 +110,8 @@ func (p Policy) to(vo xos.VOName) (m Mask) {
 	return m
 }
 
-// named gives the VOs that a policy names.
-func (p Policy) named() []xos.VOName {
+// Named gives the VOs that a policy names, but for Any.
+func (p Policy) Named() []xos.VOName {
 	found := map[xos.VOName]bool{}
 	for _, names := range p.Share {
 		for _, name := range names {

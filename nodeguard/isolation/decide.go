@@ -4,8 +4,6 @@ import (
 	"fmt"
 	"slices"
 	"time"
-
-	"github.com/xtreemos/xos"
 )
 
 // Ruling is what follows for two VOs and one aim, and which rule of which side
@@ -52,18 +50,4 @@ func (s Site) Granted(vo VO) []Class {
 		}
 	}
 	return list
-}
-
-// Peers lists the VOs that a VO could share something with: those that it
-// names, or all that name it or anybody. others are those that are known.
-func (v VO) Peers(others []VO) (names []xos.VOName) {
-	for _, o := range others {
-		for _, aim := range Aims {
-			if o.Name != v.Name && (v.Policy.names(o.Name, aim) || slices.Contains(o.Policy.Share[aim], v.Name)) {
-				names = append(names, o.Name)
-				break
-			}
-		}
-	}
-	return names
 }

@@ -68,11 +68,11 @@ type Class string
 // those that everybody has, and forbids nothing of its own.
 type Policy struct {
 	// Share has, for an aim, the VOs that it is shared with if they do so too.
-	Share map[Aim][]xos.VOName
+	Share map[Aim][]xos.VOName `json:"share,omitempty"`
 	// Forbid is what the VO's own processes may not do.
-	Forbid []Restriction
+	Forbid []Restriction `json:"forbid,omitempty"`
 	// Devices are those that its processes may use, where the site has them.
-	Devices []Class
+	Devices []Class `json:"devices,omitempty"`
 }
 
 // Strictest is what a VO has whose policy cannot be read: it may have been

@@ -2,6 +2,7 @@ package xvoms_test
 
 import (
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -99,5 +100,35 @@ func TestRemovalPolicies(t *testing.T) {
 	b = f.Bundle()
 	if got := b.ServesUntil("physics").Sub(b.Issued); got != 24*time.Hour {
 		t.Errorf("longer than the core says: %v", got)
+	}
+}
+
+// TestIsolation: every machine hears of a VO's policy of isolation; one that is
+// not good is refused with its line, and the old one stays.
+func TestIsolation(t *testing.T) {
+	f := start(t)
+	ctx := t.Context()
+	f.ok(f.CreateVO(ctx, "physics"))
+	heard := func() string { return f.Bundle().VOs[0].Isolation }
+	good := "[share]\nnetwork = [\"chemistry\"]\n"
+	f.ok(f.SetIsolation(ctx, "physics", good))
+	if heard() != good {
+		t.Errorf("machines hear %q", heard())
+	}
+	epoch := f.Bundle().Epoch
+	err := f.SetIsolation(ctx, "physics", "[share]\nnetwork = [\"*\"]\nkernel = [\"*\"]\n")
+	if !xos.Is(err, xos.Invalid) || !strings.Contains(err.Error(), "line 3") {
+		t.Errorf("a bad one: %v", err)
+	}
+	if heard() != good || f.Bundle().Epoch != epoch {
+		t.Errorf("after a bad one machines hear %q", heard())
+	}
+	f.ok(f.SetPolicy(ctx, "physics", "")) // the one is not the other
+	if heard() != good {
+		t.Errorf("after another change machines hear %q", heard())
+	}
+	f.ok(f.SetIsolation(ctx, "physics", ""))
+	if heard() != "" {
+		t.Errorf("after it was taken away machines hear %q", heard())
 	}
 }

@@ -46,6 +46,9 @@ func TestWhoMayBan(t *testing.T) {
 		"offline": func(ctx context.Context) error {
 			return second(s.SetOffline(ctx, connect.NewRequest(&xosv1.SetOfflineRequest{Vo: "biology", Seconds: 3600})))
 		},
+		"isolation": func(ctx context.Context) error {
+			return second(s.SetIsolation(ctx, connect.NewRequest(&xosv1.SetIsolationRequest{Vo: "biology", Isolation: "forbid = []"})))
+		},
 		"remove": func(ctx context.Context) error {
 			return second(s.RemoveMember(ctx, connect.NewRequest(&xosv1.RemoveMemberRequest{Vo: "biology", User: "eve", Fate: "freeze"})))
 		},
@@ -76,7 +79,7 @@ func TestWhoMayBan(t *testing.T) {
 		t.Errorf("%d tries on record, want %d (%v)", len(denied), len(peers)*len(calls), err)
 	}
 	root := rpc.WithPeer(t.Context(), rpc.Peer{Unix: true, UID: 0})
-	for _, what := range []string{"ban", "list", "lift", "removal", "offline", "remove"} {
+	for _, what := range []string{"ban", "list", "lift", "removal", "offline", "isolation", "remove"} {
 		if err := calls[what](root); err != nil {
 			t.Errorf("root: %s: %v", what, err)
 		}

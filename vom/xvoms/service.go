@@ -103,7 +103,7 @@ func (s *Service) ListVOs(ctx context.Context, req *connect.Request[xosv1.ListVO
 		vos, err := s.records.ListVOs(ctx)
 		resp := &xosv1.ListVOsResponse{}
 		for _, v := range vos {
-			resp.Vos = append(resp.Vos, &xosv1.VO{Name: string(v.Name), Groups: stringsOf(v.Groups), Policy: v.Policy,
+			resp.Vos = append(resp.Vos, &xosv1.VO{Name: string(v.Name), Groups: stringsOf(v.Groups), Policy: v.Policy, Isolation: v.Isolation,
 				Created: timestamppb.New(v.Created), Members: int64(v.Members), Removal: string(v.Removal.Fate),
 				RemovalSeconds: int64(v.Removal.For.Seconds()), OfflineSeconds: int64(v.Offline.Seconds())})
 		}
@@ -114,6 +114,13 @@ func (s *Service) ListVOs(ctx context.Context, req *connect.Request[xosv1.ListVO
 func (s *Service) SetPolicy(ctx context.Context, req *connect.Request[xosv1.SetPolicyRequest]) (*connect.Response[xosv1.SetPolicyResponse], error) {
 	return admin(ctx, s, req, xos.Account{VO: xos.VOName(req.Msg.Vo)}, func(string) (*xosv1.SetPolicyResponse, error) {
 		return &xosv1.SetPolicyResponse{}, s.records.SetPolicy(ctx, xos.VOName(req.Msg.Vo), req.Msg.Policy)
+	})
+}
+
+// SetIsolation implements VOsHandler.
+func (s *Service) SetIsolation(ctx context.Context, req *connect.Request[xosv1.SetIsolationRequest]) (*connect.Response[xosv1.SetIsolationResponse], error) {
+	return admin(ctx, s, req, xos.Account{VO: xos.VOName(req.Msg.Vo)}, func(string) (*xosv1.SetIsolationResponse, error) {
+		return &xosv1.SetIsolationResponse{}, s.records.SetIsolation(ctx, xos.VOName(req.Msg.Vo), req.Msg.Isolation)
 	})
 }
 

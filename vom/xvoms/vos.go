@@ -14,13 +14,15 @@ type voRecord struct {
 	Created time.Time       `json:"created"`
 	Groups  []xos.GroupName `json:"groups,omitempty"` // sorted
 	Policy  string          `json:"policy,omitempty"`
-	Removal vom.Removal     `json:"removal,omitzero"`
-	Offline time.Duration   `json:"offline,omitempty"`
+	// Isolation is the text of the VO's policy of isolation.
+	Isolation string        `json:"isolation,omitempty"`
+	Removal   vom.Removal   `json:"removal,omitzero"`
+	Offline   time.Duration `json:"offline,omitempty"`
 }
 
 // of gives what machines know of a VO.
 func (v voRecord) of(name string) vom.VO {
-	return vom.VO{Name: xos.VOName(name), Groups: v.Groups, Policy: v.Policy, Removal: v.Removal, Offline: v.Offline}
+	return vom.VO{Name: xos.VOName(name), Groups: v.Groups, Policy: v.Policy, Isolation: v.Isolation, Removal: v.Removal, Offline: v.Offline}
 }
 
 // maxPolicy bounds a VO's policy, which every machine holds and parses.
@@ -118,6 +120,23 @@ func (r *Records) SetPolicy(ctx context.Context, name xos.VOName, policy string)
 		}
 	}
 	return r.edit(ctx, name, func(v *voRecord) { v.Policy = policy })
+}
+
+// SetIsolation replaces a VO's policy of isolation; "" shares nothing. One that
+// is not good is refused, and the old one stays.
+func (r *Records) SetIsolation(ctx context.Context, name xos.VOName, text string) error {
+	if len(text) > maxPolicy {
+		return xos.Errorf(xos.TooLarge, "a policy of %d bytes: at most %d", len(text), maxPolicy)
+	}
+	if text != "" {
+		if r.cfg.Isolation == nil {
+			return xos.Errorf(xos.NotSupported, "these records keep no policies of isolation")
+		}
+		if err := r.cfg.Isolation(text); err != nil {
+			return err
+		}
+	}
+	return r.edit(ctx, name, func(v *voRecord) { v.Isolation = text })
 }
 
 func needVO(t kv.Txn, name xos.VOName) error {

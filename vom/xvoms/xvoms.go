@@ -44,8 +44,10 @@ type Config struct {
 	// Trust is what the bundle says of authorities: X509Roots, SSHUserCAs,
 	// SSHHostCAs and CoreKey.
 	Trust vom.Bundle
-	Now   func() time.Time // time.Now
-	Log   *slog.Logger     // discards
+	// Isolation checks VOs' policies of isolation; nil: VOs can have none.
+	Isolation PolicyCheck
+	Now       func() time.Time // time.Now
+	Log       *slog.Logger     // discards
 }
 
 // MaxUserTTL bounds the validity of users' certificates and, so, for how long

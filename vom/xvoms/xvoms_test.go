@@ -11,6 +11,7 @@ import (
 	"github.com/xtreemos/xos"
 	"github.com/xtreemos/xos/infra/kv"
 	"github.com/xtreemos/xos/infra/kv/pebble"
+	"github.com/xtreemos/xos/nodeguard/isolation"
 	"github.com/xtreemos/xos/vom"
 	"github.com/xtreemos/xos/vom/credential"
 	"github.com/xtreemos/xos/vom/vops"
@@ -71,6 +72,7 @@ func start(t *testing.T) *fixture {
 func (f *fixture) open(cfg xvoms.Config) {
 	f.t.Helper()
 	cfg.Now = f.now
+	cfg.Isolation = func(text string) error { _, err := isolation.Parse([]byte(text)); return err }
 	r, err := xvoms.New(f.t.Context(), cfg, f.db, f, vops.Check)
 	if err != nil {
 		f.t.Fatal(err)
@@ -210,6 +212,8 @@ func TestBounds(t *testing.T) {
 		{"full name of anywhere", second(f.CreateUser(ctx, "bob", "Борис Łukasiewicz", "")), 0},
 		{"password of 7", f.SetPassword(ctx, "bob", "1234567"), xos.Invalid},
 		{"password of 257", f.SetPassword(ctx, "bob", strings.Repeat("x", 257)), xos.Invalid},
+		{"policy of isolation too large", f.SetIsolation(ctx, "physics", strings.Repeat(" ", 64<<10+1)), xos.TooLarge},
+		{"policy of isolation of nobody's", f.SetIsolation(ctx, "nobody", ""), xos.NotFound},
 		{"policy too large", f.SetPolicy(ctx, "physics", strings.Repeat(" ", 64<<10+1)), xos.TooLarge},
 		{"token for ever", second(f.CreateToken(ctx, "bob", 91*24*time.Hour)), xos.Invalid},
 		{"token of the past", second(f.CreateToken(ctx, "bob", -1)), xos.Invalid},

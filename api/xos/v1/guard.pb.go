@@ -63,8 +63,9 @@ type GuardStatusResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Level         string                 `protobuf:"bytes,1,opt,name=level,proto3" json:"level,omitempty"` // "none", "C" or "A"
 	Measures      []*Measure             `protobuf:"bytes,2,rep,name=measures,proto3" json:"measures,omitempty"`
-	Counts        []*GuardCount          `protobuf:"bytes,3,rep,name=counts,proto3" json:"counts,omitempty"` // since the programs were loaded
-	Vos           []*GuardVO             `protobuf:"bytes,4,rep,name=vos,proto3" json:"vos,omitempty"`       // that have been here, by name; the same
+	Counts        []*GuardCount          `protobuf:"bytes,3,rep,name=counts,proto3" json:"counts,omitempty"`     // since the programs were loaded
+	Vos           []*GuardVO             `protobuf:"bytes,4,rep,name=vos,proto3" json:"vos,omitempty"`           // that have been here, by name; the same
+	Policies      []*GuardPolicy         `protobuf:"bytes,5,rep,name=policies,proto3" json:"policies,omitempty"` // of VOs that have one, by name; the same
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -127,6 +128,166 @@ func (x *GuardStatusResponse) GetVos() []*GuardVO {
 	return nil
 }
 
+func (x *GuardStatusResponse) GetPolicies() []*GuardPolicy {
+	if x != nil {
+		return x.Policies
+	}
+	return nil
+}
+
+// GuardPolicy is what a VO's policy of isolation comes to on this machine.
+type GuardPolicy struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Vo            string                 `protobuf:"bytes,1,opt,name=vo,proto3" json:"vo,omitempty"`
+	SetBy         string                 `protobuf:"bytes,2,opt,name=set_by,json=setBy,proto3" json:"set_by,omitempty"` // whose word it is
+	Why           string                 `protobuf:"bytes,3,opt,name=why,proto3" json:"why,omitempty"`                  // it is not the VO's own that cannot be read
+	Forbidden     []string               `protobuf:"bytes,4,rep,name=forbidden,proto3" json:"forbidden,omitempty"`      // to the VO's own processes
+	Devices       []string               `protobuf:"bytes,5,rep,name=devices,proto3" json:"devices,omitempty"`          // classes that it has here
+	Sharing       []*GuardSharing        `protobuf:"bytes,6,rep,name=sharing,proto3" json:"sharing,omitempty"`          // with VOs of which one names the other
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GuardPolicy) Reset() {
+	*x = GuardPolicy{}
+	mi := &file_xos_v1_guard_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GuardPolicy) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GuardPolicy) ProtoMessage() {}
+
+func (x *GuardPolicy) ProtoReflect() protoreflect.Message {
+	mi := &file_xos_v1_guard_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GuardPolicy.ProtoReflect.Descriptor instead.
+func (*GuardPolicy) Descriptor() ([]byte, []int) {
+	return file_xos_v1_guard_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *GuardPolicy) GetVo() string {
+	if x != nil {
+		return x.Vo
+	}
+	return ""
+}
+
+func (x *GuardPolicy) GetSetBy() string {
+	if x != nil {
+		return x.SetBy
+	}
+	return ""
+}
+
+func (x *GuardPolicy) GetWhy() string {
+	if x != nil {
+		return x.Why
+	}
+	return ""
+}
+
+func (x *GuardPolicy) GetForbidden() []string {
+	if x != nil {
+		return x.Forbidden
+	}
+	return nil
+}
+
+func (x *GuardPolicy) GetDevices() []string {
+	if x != nil {
+		return x.Devices
+	}
+	return nil
+}
+
+func (x *GuardPolicy) GetSharing() []*GuardSharing {
+	if x != nil {
+		return x.Sharing
+	}
+	return nil
+}
+
+type GuardSharing struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	With          string                 `protobuf:"bytes,1,opt,name=with,proto3" json:"with,omitempty"`
+	Aim           string                 `protobuf:"bytes,2,opt,name=aim,proto3" json:"aim,omitempty"`
+	Shared        bool                   `protobuf:"varint,3,opt,name=shared,proto3" json:"shared,omitempty"` // as the programs decide
+	Why           string                 `protobuf:"bytes,4,opt,name=why,proto3" json:"why,omitempty"`        // which rule of which side
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GuardSharing) Reset() {
+	*x = GuardSharing{}
+	mi := &file_xos_v1_guard_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GuardSharing) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GuardSharing) ProtoMessage() {}
+
+func (x *GuardSharing) ProtoReflect() protoreflect.Message {
+	mi := &file_xos_v1_guard_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GuardSharing.ProtoReflect.Descriptor instead.
+func (*GuardSharing) Descriptor() ([]byte, []int) {
+	return file_xos_v1_guard_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *GuardSharing) GetWith() string {
+	if x != nil {
+		return x.With
+	}
+	return ""
+}
+
+func (x *GuardSharing) GetAim() string {
+	if x != nil {
+		return x.Aim
+	}
+	return ""
+}
+
+func (x *GuardSharing) GetShared() bool {
+	if x != nil {
+		return x.Shared
+	}
+	return false
+}
+
+func (x *GuardSharing) GetWhy() string {
+	if x != nil {
+		return x.Why
+	}
+	return ""
+}
+
 type GuardVO struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Vo            string                 `protobuf:"bytes,1,opt,name=vo,proto3" json:"vo,omitempty"`
@@ -138,7 +299,7 @@ type GuardVO struct {
 
 func (x *GuardVO) Reset() {
 	*x = GuardVO{}
-	mi := &file_xos_v1_guard_proto_msgTypes[2]
+	mi := &file_xos_v1_guard_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -150,7 +311,7 @@ func (x *GuardVO) String() string {
 func (*GuardVO) ProtoMessage() {}
 
 func (x *GuardVO) ProtoReflect() protoreflect.Message {
-	mi := &file_xos_v1_guard_proto_msgTypes[2]
+	mi := &file_xos_v1_guard_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -163,7 +324,7 @@ func (x *GuardVO) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GuardVO.ProtoReflect.Descriptor instead.
 func (*GuardVO) Descriptor() ([]byte, []int) {
-	return file_xos_v1_guard_proto_rawDescGZIP(), []int{2}
+	return file_xos_v1_guard_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *GuardVO) GetVo() string {
@@ -199,7 +360,7 @@ type Measure struct {
 
 func (x *Measure) Reset() {
 	*x = Measure{}
-	mi := &file_xos_v1_guard_proto_msgTypes[3]
+	mi := &file_xos_v1_guard_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -211,7 +372,7 @@ func (x *Measure) String() string {
 func (*Measure) ProtoMessage() {}
 
 func (x *Measure) ProtoReflect() protoreflect.Message {
-	mi := &file_xos_v1_guard_proto_msgTypes[3]
+	mi := &file_xos_v1_guard_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -224,7 +385,7 @@ func (x *Measure) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Measure.ProtoReflect.Descriptor instead.
 func (*Measure) Descriptor() ([]byte, []int) {
-	return file_xos_v1_guard_proto_rawDescGZIP(), []int{3}
+	return file_xos_v1_guard_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Measure) GetName() string {
@@ -265,7 +426,7 @@ type GuardCount struct {
 
 func (x *GuardCount) Reset() {
 	*x = GuardCount{}
-	mi := &file_xos_v1_guard_proto_msgTypes[4]
+	mi := &file_xos_v1_guard_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -277,7 +438,7 @@ func (x *GuardCount) String() string {
 func (*GuardCount) ProtoMessage() {}
 
 func (x *GuardCount) ProtoReflect() protoreflect.Message {
-	mi := &file_xos_v1_guard_proto_msgTypes[4]
+	mi := &file_xos_v1_guard_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -290,7 +451,7 @@ func (x *GuardCount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GuardCount.ProtoReflect.Descriptor instead.
 func (*GuardCount) Descriptor() ([]byte, []int) {
-	return file_xos_v1_guard_proto_rawDescGZIP(), []int{4}
+	return file_xos_v1_guard_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *GuardCount) GetWhat() string {
@@ -316,7 +477,7 @@ type GuardExplainRequest struct {
 
 func (x *GuardExplainRequest) Reset() {
 	*x = GuardExplainRequest{}
-	mi := &file_xos_v1_guard_proto_msgTypes[5]
+	mi := &file_xos_v1_guard_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -328,7 +489,7 @@ func (x *GuardExplainRequest) String() string {
 func (*GuardExplainRequest) ProtoMessage() {}
 
 func (x *GuardExplainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_xos_v1_guard_proto_msgTypes[5]
+	mi := &file_xos_v1_guard_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -341,7 +502,7 @@ func (x *GuardExplainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GuardExplainRequest.ProtoReflect.Descriptor instead.
 func (*GuardExplainRequest) Descriptor() ([]byte, []int) {
-	return file_xos_v1_guard_proto_rawDescGZIP(), []int{5}
+	return file_xos_v1_guard_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *GuardExplainRequest) GetPid() int32 {
@@ -356,13 +517,14 @@ type GuardExplainResponse struct {
 	Level         string                 `protobuf:"bytes,1,opt,name=level,proto3" json:"level,omitempty"`
 	Hooks         []*GuardHook           `protobuf:"bytes,2,rep,name=hooks,proto3" json:"hooks,omitempty"` // none where the kernel has no such programs
 	Process       *GuardProcess          `protobuf:"bytes,3,opt,name=process,proto3" json:"process,omitempty"`
+	Policy        *GuardPolicy           `protobuf:"bytes,4,opt,name=policy,proto3" json:"policy,omitempty"` // of the process's VO, if it has one
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *GuardExplainResponse) Reset() {
 	*x = GuardExplainResponse{}
-	mi := &file_xos_v1_guard_proto_msgTypes[6]
+	mi := &file_xos_v1_guard_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -374,7 +536,7 @@ func (x *GuardExplainResponse) String() string {
 func (*GuardExplainResponse) ProtoMessage() {}
 
 func (x *GuardExplainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_xos_v1_guard_proto_msgTypes[6]
+	mi := &file_xos_v1_guard_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -387,7 +549,7 @@ func (x *GuardExplainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GuardExplainResponse.ProtoReflect.Descriptor instead.
 func (*GuardExplainResponse) Descriptor() ([]byte, []int) {
-	return file_xos_v1_guard_proto_rawDescGZIP(), []int{6}
+	return file_xos_v1_guard_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *GuardExplainResponse) GetLevel() string {
@@ -411,6 +573,13 @@ func (x *GuardExplainResponse) GetProcess() *GuardProcess {
 	return nil
 }
 
+func (x *GuardExplainResponse) GetPolicy() *GuardPolicy {
+	if x != nil {
+		return x.Policy
+	}
+	return nil
+}
+
 type GuardHook struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"` // the kernel's
@@ -425,7 +594,7 @@ type GuardHook struct {
 
 func (x *GuardHook) Reset() {
 	*x = GuardHook{}
-	mi := &file_xos_v1_guard_proto_msgTypes[7]
+	mi := &file_xos_v1_guard_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -437,7 +606,7 @@ func (x *GuardHook) String() string {
 func (*GuardHook) ProtoMessage() {}
 
 func (x *GuardHook) ProtoReflect() protoreflect.Message {
-	mi := &file_xos_v1_guard_proto_msgTypes[7]
+	mi := &file_xos_v1_guard_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -450,7 +619,7 @@ func (x *GuardHook) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GuardHook.ProtoReflect.Descriptor instead.
 func (*GuardHook) Descriptor() ([]byte, []int) {
-	return file_xos_v1_guard_proto_rawDescGZIP(), []int{7}
+	return file_xos_v1_guard_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *GuardHook) GetName() string {
@@ -510,7 +679,7 @@ type GuardProcess struct {
 
 func (x *GuardProcess) Reset() {
 	*x = GuardProcess{}
-	mi := &file_xos_v1_guard_proto_msgTypes[8]
+	mi := &file_xos_v1_guard_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -522,7 +691,7 @@ func (x *GuardProcess) String() string {
 func (*GuardProcess) ProtoMessage() {}
 
 func (x *GuardProcess) ProtoReflect() protoreflect.Message {
-	mi := &file_xos_v1_guard_proto_msgTypes[8]
+	mi := &file_xos_v1_guard_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -535,7 +704,7 @@ func (x *GuardProcess) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GuardProcess.ProtoReflect.Descriptor instead.
 func (*GuardProcess) Descriptor() ([]byte, []int) {
-	return file_xos_v1_guard_proto_rawDescGZIP(), []int{8}
+	return file_xos_v1_guard_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *GuardProcess) GetPid() int32 {
@@ -595,7 +764,7 @@ type GuardTestRequest struct {
 
 func (x *GuardTestRequest) Reset() {
 	*x = GuardTestRequest{}
-	mi := &file_xos_v1_guard_proto_msgTypes[9]
+	mi := &file_xos_v1_guard_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -607,7 +776,7 @@ func (x *GuardTestRequest) String() string {
 func (*GuardTestRequest) ProtoMessage() {}
 
 func (x *GuardTestRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_xos_v1_guard_proto_msgTypes[9]
+	mi := &file_xos_v1_guard_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -620,7 +789,7 @@ func (x *GuardTestRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GuardTestRequest.ProtoReflect.Descriptor instead.
 func (*GuardTestRequest) Descriptor() ([]byte, []int) {
-	return file_xos_v1_guard_proto_rawDescGZIP(), []int{9}
+	return file_xos_v1_guard_proto_rawDescGZIP(), []int{11}
 }
 
 type GuardTestResponse struct {
@@ -633,7 +802,7 @@ type GuardTestResponse struct {
 
 func (x *GuardTestResponse) Reset() {
 	*x = GuardTestResponse{}
-	mi := &file_xos_v1_guard_proto_msgTypes[10]
+	mi := &file_xos_v1_guard_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -645,7 +814,7 @@ func (x *GuardTestResponse) String() string {
 func (*GuardTestResponse) ProtoMessage() {}
 
 func (x *GuardTestResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_xos_v1_guard_proto_msgTypes[10]
+	mi := &file_xos_v1_guard_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -658,7 +827,7 @@ func (x *GuardTestResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GuardTestResponse.ProtoReflect.Descriptor instead.
 func (*GuardTestResponse) Descriptor() ([]byte, []int) {
-	return file_xos_v1_guard_proto_rawDescGZIP(), []int{10}
+	return file_xos_v1_guard_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *GuardTestResponse) GetPassed() bool {
@@ -680,12 +849,25 @@ var File_xos_v1_guard_proto protoreflect.FileDescriptor
 const file_xos_v1_guard_proto_rawDesc = "" +
 	"\n" +
 	"\x12xos/v1/guard.proto\x12\x06xos.v1\"\x14\n" +
-	"\x12GuardStatusRequest\"\xa7\x01\n" +
+	"\x12GuardStatusRequest\"\xd8\x01\n" +
 	"\x13GuardStatusResponse\x12\x14\n" +
 	"\x05level\x18\x01 \x01(\tR\x05level\x12+\n" +
 	"\bmeasures\x18\x02 \x03(\v2\x0f.xos.v1.MeasureR\bmeasures\x12*\n" +
 	"\x06counts\x18\x03 \x03(\v2\x12.xos.v1.GuardCountR\x06counts\x12!\n" +
-	"\x03vos\x18\x04 \x03(\v2\x0f.xos.v1.GuardVOR\x03vos\"\xa0\x01\n" +
+	"\x03vos\x18\x04 \x03(\v2\x0f.xos.v1.GuardVOR\x03vos\x12/\n" +
+	"\bpolicies\x18\x05 \x03(\v2\x13.xos.v1.GuardPolicyR\bpolicies\"\xae\x01\n" +
+	"\vGuardPolicy\x12\x0e\n" +
+	"\x02vo\x18\x01 \x01(\tR\x02vo\x12\x15\n" +
+	"\x06set_by\x18\x02 \x01(\tR\x05setBy\x12\x10\n" +
+	"\x03why\x18\x03 \x01(\tR\x03why\x12\x1c\n" +
+	"\tforbidden\x18\x04 \x03(\tR\tforbidden\x12\x18\n" +
+	"\adevices\x18\x05 \x03(\tR\adevices\x12.\n" +
+	"\asharing\x18\x06 \x03(\v2\x14.xos.v1.GuardSharingR\asharing\"^\n" +
+	"\fGuardSharing\x12\x12\n" +
+	"\x04with\x18\x01 \x01(\tR\x04with\x12\x10\n" +
+	"\x03aim\x18\x02 \x01(\tR\x03aim\x12\x16\n" +
+	"\x06shared\x18\x03 \x01(\bR\x06shared\x12\x10\n" +
+	"\x03why\x18\x04 \x01(\tR\x03why\"\xa0\x01\n" +
 	"\aGuardVO\x12\x0e\n" +
 	"\x02vo\x18\x01 \x01(\tR\x02vo\x12\x18\n" +
 	"\arefused\x18\x02 \x01(\x04R\arefused\x121\n" +
@@ -704,11 +886,12 @@ const file_xos_v1_guard_proto_rawDesc = "" +
 	"\x04what\x18\x01 \x01(\tR\x04what\x12\x14\n" +
 	"\x05count\x18\x02 \x01(\x04R\x05count\"'\n" +
 	"\x13GuardExplainRequest\x12\x10\n" +
-	"\x03pid\x18\x01 \x01(\x05R\x03pid\"\x85\x01\n" +
+	"\x03pid\x18\x01 \x01(\x05R\x03pid\"\xb2\x01\n" +
 	"\x14GuardExplainResponse\x12\x14\n" +
 	"\x05level\x18\x01 \x01(\tR\x05level\x12'\n" +
 	"\x05hooks\x18\x02 \x03(\v2\x11.xos.v1.GuardHookR\x05hooks\x12.\n" +
-	"\aprocess\x18\x03 \x01(\v2\x14.xos.v1.GuardProcessR\aprocess\"\x91\x01\n" +
+	"\aprocess\x18\x03 \x01(\v2\x14.xos.v1.GuardProcessR\aprocess\x12+\n" +
+	"\x06policy\x18\x04 \x01(\v2\x13.xos.v1.GuardPolicyR\x06policy\"\x91\x01\n" +
 	"\tGuardHook\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n" +
 	"\x03aim\x18\x02 \x01(\tR\x03aim\x12\x16\n" +
@@ -745,40 +928,45 @@ func file_xos_v1_guard_proto_rawDescGZIP() []byte {
 	return file_xos_v1_guard_proto_rawDescData
 }
 
-var file_xos_v1_guard_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
+var file_xos_v1_guard_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
 var file_xos_v1_guard_proto_goTypes = []any{
 	(*GuardStatusRequest)(nil),   // 0: xos.v1.GuardStatusRequest
 	(*GuardStatusResponse)(nil),  // 1: xos.v1.GuardStatusResponse
-	(*GuardVO)(nil),              // 2: xos.v1.GuardVO
-	(*Measure)(nil),              // 3: xos.v1.Measure
-	(*GuardCount)(nil),           // 4: xos.v1.GuardCount
-	(*GuardExplainRequest)(nil),  // 5: xos.v1.GuardExplainRequest
-	(*GuardExplainResponse)(nil), // 6: xos.v1.GuardExplainResponse
-	(*GuardHook)(nil),            // 7: xos.v1.GuardHook
-	(*GuardProcess)(nil),         // 8: xos.v1.GuardProcess
-	(*GuardTestRequest)(nil),     // 9: xos.v1.GuardTestRequest
-	(*GuardTestResponse)(nil),    // 10: xos.v1.GuardTestResponse
-	nil,                          // 11: xos.v1.GuardVO.ByAimEntry
+	(*GuardPolicy)(nil),          // 2: xos.v1.GuardPolicy
+	(*GuardSharing)(nil),         // 3: xos.v1.GuardSharing
+	(*GuardVO)(nil),              // 4: xos.v1.GuardVO
+	(*Measure)(nil),              // 5: xos.v1.Measure
+	(*GuardCount)(nil),           // 6: xos.v1.GuardCount
+	(*GuardExplainRequest)(nil),  // 7: xos.v1.GuardExplainRequest
+	(*GuardExplainResponse)(nil), // 8: xos.v1.GuardExplainResponse
+	(*GuardHook)(nil),            // 9: xos.v1.GuardHook
+	(*GuardProcess)(nil),         // 10: xos.v1.GuardProcess
+	(*GuardTestRequest)(nil),     // 11: xos.v1.GuardTestRequest
+	(*GuardTestResponse)(nil),    // 12: xos.v1.GuardTestResponse
+	nil,                          // 13: xos.v1.GuardVO.ByAimEntry
 }
 var file_xos_v1_guard_proto_depIdxs = []int32{
-	3,  // 0: xos.v1.GuardStatusResponse.measures:type_name -> xos.v1.Measure
-	4,  // 1: xos.v1.GuardStatusResponse.counts:type_name -> xos.v1.GuardCount
-	2,  // 2: xos.v1.GuardStatusResponse.vos:type_name -> xos.v1.GuardVO
-	11, // 3: xos.v1.GuardVO.by_aim:type_name -> xos.v1.GuardVO.ByAimEntry
-	7,  // 4: xos.v1.GuardExplainResponse.hooks:type_name -> xos.v1.GuardHook
-	8,  // 5: xos.v1.GuardExplainResponse.process:type_name -> xos.v1.GuardProcess
-	3,  // 6: xos.v1.GuardTestResponse.results:type_name -> xos.v1.Measure
-	0,  // 7: xos.v1.Guard.GuardStatus:input_type -> xos.v1.GuardStatusRequest
-	5,  // 8: xos.v1.Guard.GuardExplain:input_type -> xos.v1.GuardExplainRequest
-	9,  // 9: xos.v1.Guard.GuardTest:input_type -> xos.v1.GuardTestRequest
-	1,  // 10: xos.v1.Guard.GuardStatus:output_type -> xos.v1.GuardStatusResponse
-	6,  // 11: xos.v1.Guard.GuardExplain:output_type -> xos.v1.GuardExplainResponse
-	10, // 12: xos.v1.Guard.GuardTest:output_type -> xos.v1.GuardTestResponse
-	10, // [10:13] is the sub-list for method output_type
-	7,  // [7:10] is the sub-list for method input_type
-	7,  // [7:7] is the sub-list for extension type_name
-	7,  // [7:7] is the sub-list for extension extendee
-	0,  // [0:7] is the sub-list for field type_name
+	5,  // 0: xos.v1.GuardStatusResponse.measures:type_name -> xos.v1.Measure
+	6,  // 1: xos.v1.GuardStatusResponse.counts:type_name -> xos.v1.GuardCount
+	4,  // 2: xos.v1.GuardStatusResponse.vos:type_name -> xos.v1.GuardVO
+	2,  // 3: xos.v1.GuardStatusResponse.policies:type_name -> xos.v1.GuardPolicy
+	3,  // 4: xos.v1.GuardPolicy.sharing:type_name -> xos.v1.GuardSharing
+	13, // 5: xos.v1.GuardVO.by_aim:type_name -> xos.v1.GuardVO.ByAimEntry
+	9,  // 6: xos.v1.GuardExplainResponse.hooks:type_name -> xos.v1.GuardHook
+	10, // 7: xos.v1.GuardExplainResponse.process:type_name -> xos.v1.GuardProcess
+	2,  // 8: xos.v1.GuardExplainResponse.policy:type_name -> xos.v1.GuardPolicy
+	5,  // 9: xos.v1.GuardTestResponse.results:type_name -> xos.v1.Measure
+	0,  // 10: xos.v1.Guard.GuardStatus:input_type -> xos.v1.GuardStatusRequest
+	7,  // 11: xos.v1.Guard.GuardExplain:input_type -> xos.v1.GuardExplainRequest
+	11, // 12: xos.v1.Guard.GuardTest:input_type -> xos.v1.GuardTestRequest
+	1,  // 13: xos.v1.Guard.GuardStatus:output_type -> xos.v1.GuardStatusResponse
+	8,  // 14: xos.v1.Guard.GuardExplain:output_type -> xos.v1.GuardExplainResponse
+	12, // 15: xos.v1.Guard.GuardTest:output_type -> xos.v1.GuardTestResponse
+	13, // [13:16] is the sub-list for method output_type
+	10, // [10:13] is the sub-list for method input_type
+	10, // [10:10] is the sub-list for extension type_name
+	10, // [10:10] is the sub-list for extension extendee
+	0,  // [0:10] is the sub-list for field type_name
 }
 
 func init() { file_xos_v1_guard_proto_init() }
@@ -792,7 +980,7 @@ func file_xos_v1_guard_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_xos_v1_guard_proto_rawDesc), len(file_xos_v1_guard_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   12,
+			NumMessages:   14,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

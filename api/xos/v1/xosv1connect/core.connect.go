@@ -64,6 +64,8 @@ const (
 	VOsListVOsProcedure = "/xos.v1.VOs/ListVOs"
 	// VOsSetPolicyProcedure is the fully-qualified name of the VOs's SetPolicy RPC.
 	VOsSetPolicyProcedure = "/xos.v1.VOs/SetPolicy"
+	// VOsSetIsolationProcedure is the fully-qualified name of the VOs's SetIsolation RPC.
+	VOsSetIsolationProcedure = "/xos.v1.VOs/SetIsolation"
 	// VOsCreateUserProcedure is the fully-qualified name of the VOs's CreateUser RPC.
 	VOsCreateUserProcedure = "/xos.v1.VOs/CreateUser"
 	// VOsSetPasswordProcedure is the fully-qualified name of the VOs's SetPassword RPC.
@@ -334,6 +336,8 @@ type VOsClient interface {
 	DeleteVO(context.Context, *connect.Request[v1.DeleteVORequest]) (*connect.Response[v1.DeleteVOResponse], error)
 	ListVOs(context.Context, *connect.Request[v1.ListVOsRequest]) (*connect.Response[v1.ListVOsResponse], error)
 	SetPolicy(context.Context, *connect.Request[v1.SetPolicyRequest]) (*connect.Response[v1.SetPolicyResponse], error)
+	// SetIsolation says what the VO shares with others on machines.
+	SetIsolation(context.Context, *connect.Request[v1.SetIsolationRequest]) (*connect.Response[v1.SetIsolationResponse], error)
 	CreateUser(context.Context, *connect.Request[v1.CreateUserRequest]) (*connect.Response[v1.CreateUserResponse], error)
 	SetPassword(context.Context, *connect.Request[v1.SetPasswordRequest]) (*connect.Response[v1.SetPasswordResponse], error)
 	CreateToken(context.Context, *connect.Request[v1.CreateTokenRequest]) (*connect.Response[v1.CreateTokenResponse], error)
@@ -377,6 +381,12 @@ func NewVOsClient(httpClient connect.HTTPClient, baseURL string, opts ...connect
 			httpClient,
 			baseURL+VOsSetPolicyProcedure,
 			connect.WithSchema(vOsMethods.ByName("SetPolicy")),
+			connect.WithClientOptions(opts...),
+		),
+		setIsolation: connect.NewClient[v1.SetIsolationRequest, v1.SetIsolationResponse](
+			httpClient,
+			baseURL+VOsSetIsolationProcedure,
+			connect.WithSchema(vOsMethods.ByName("SetIsolation")),
 			connect.WithClientOptions(opts...),
 		),
 		createUser: connect.NewClient[v1.CreateUserRequest, v1.CreateUserResponse](
@@ -436,6 +446,7 @@ type vOsClient struct {
 	deleteVO     *connect.Client[v1.DeleteVORequest, v1.DeleteVOResponse]
 	listVOs      *connect.Client[v1.ListVOsRequest, v1.ListVOsResponse]
 	setPolicy    *connect.Client[v1.SetPolicyRequest, v1.SetPolicyResponse]
+	setIsolation *connect.Client[v1.SetIsolationRequest, v1.SetIsolationResponse]
 	createUser   *connect.Client[v1.CreateUserRequest, v1.CreateUserResponse]
 	setPassword  *connect.Client[v1.SetPasswordRequest, v1.SetPasswordResponse]
 	createToken  *connect.Client[v1.CreateTokenRequest, v1.CreateTokenResponse]
@@ -464,6 +475,11 @@ func (c *vOsClient) ListVOs(ctx context.Context, req *connect.Request[v1.ListVOs
 // SetPolicy calls xos.v1.VOs.SetPolicy.
 func (c *vOsClient) SetPolicy(ctx context.Context, req *connect.Request[v1.SetPolicyRequest]) (*connect.Response[v1.SetPolicyResponse], error) {
 	return c.setPolicy.CallUnary(ctx, req)
+}
+
+// SetIsolation calls xos.v1.VOs.SetIsolation.
+func (c *vOsClient) SetIsolation(ctx context.Context, req *connect.Request[v1.SetIsolationRequest]) (*connect.Response[v1.SetIsolationResponse], error) {
+	return c.setIsolation.CallUnary(ctx, req)
 }
 
 // CreateUser calls xos.v1.VOs.CreateUser.
@@ -512,6 +528,8 @@ type VOsHandler interface {
 	DeleteVO(context.Context, *connect.Request[v1.DeleteVORequest]) (*connect.Response[v1.DeleteVOResponse], error)
 	ListVOs(context.Context, *connect.Request[v1.ListVOsRequest]) (*connect.Response[v1.ListVOsResponse], error)
 	SetPolicy(context.Context, *connect.Request[v1.SetPolicyRequest]) (*connect.Response[v1.SetPolicyResponse], error)
+	// SetIsolation says what the VO shares with others on machines.
+	SetIsolation(context.Context, *connect.Request[v1.SetIsolationRequest]) (*connect.Response[v1.SetIsolationResponse], error)
 	CreateUser(context.Context, *connect.Request[v1.CreateUserRequest]) (*connect.Response[v1.CreateUserResponse], error)
 	SetPassword(context.Context, *connect.Request[v1.SetPasswordRequest]) (*connect.Response[v1.SetPasswordResponse], error)
 	CreateToken(context.Context, *connect.Request[v1.CreateTokenRequest]) (*connect.Response[v1.CreateTokenResponse], error)
@@ -551,6 +569,12 @@ func NewVOsHandler(svc VOsHandler, opts ...connect.HandlerOption) (string, http.
 		VOsSetPolicyProcedure,
 		svc.SetPolicy,
 		connect.WithSchema(vOsMethods.ByName("SetPolicy")),
+		connect.WithHandlerOptions(opts...),
+	)
+	vOsSetIsolationHandler := connect.NewUnaryHandler(
+		VOsSetIsolationProcedure,
+		svc.SetIsolation,
+		connect.WithSchema(vOsMethods.ByName("SetIsolation")),
 		connect.WithHandlerOptions(opts...),
 	)
 	vOsCreateUserHandler := connect.NewUnaryHandler(
@@ -611,6 +635,8 @@ func NewVOsHandler(svc VOsHandler, opts ...connect.HandlerOption) (string, http.
 			vOsListVOsHandler.ServeHTTP(w, r)
 		case VOsSetPolicyProcedure:
 			vOsSetPolicyHandler.ServeHTTP(w, r)
+		case VOsSetIsolationProcedure:
+			vOsSetIsolationHandler.ServeHTTP(w, r)
 		case VOsCreateUserProcedure:
 			vOsCreateUserHandler.ServeHTTP(w, r)
 		case VOsSetPasswordProcedure:
@@ -650,6 +676,10 @@ func (UnimplementedVOsHandler) ListVOs(context.Context, *connect.Request[v1.List
 
 func (UnimplementedVOsHandler) SetPolicy(context.Context, *connect.Request[v1.SetPolicyRequest]) (*connect.Response[v1.SetPolicyResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("xos.v1.VOs.SetPolicy is not implemented"))
+}
+
+func (UnimplementedVOsHandler) SetIsolation(context.Context, *connect.Request[v1.SetIsolationRequest]) (*connect.Response[v1.SetIsolationResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("xos.v1.VOs.SetIsolation is not implemented"))
 }
 
 func (UnimplementedVOsHandler) CreateUser(context.Context, *connect.Request[v1.CreateUserRequest]) (*connect.Response[v1.CreateUserResponse], error) {

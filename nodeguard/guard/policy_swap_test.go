@@ -1,0 +1,209 @@
+package guard_test
+
+import (
+	"encoding/json"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/xtreemos/xos/nodeguard/guard"
+	"github.com/xtreemos/xos/nodeguard/isolation"
+)
+
+// latency is a device that is not everybody's, and harmless to open.
+var latency = unix.Mkdev(10, 259)
+
+// node makes a device's node that everybody may open, as far as its mode goes.
+func node(t *testing.T, name string, dev uint64) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("/tmp", "xos-dev-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	at := filepath.Join(dir, name)
+	if err := unix.Mknod(at, unix.S_IFCHR|0o666, int(dev)); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(at, 0o666); err != nil {
+		t.Fatal(err)
+	}
+	return at
+}
+
+func TestRootDevicesAreGiven(t *testing.T) {
+	s := newStage(t)
+	s.people(t)
+	at := node(t, "latency", latency)
+	check := func(what string, allowed map[uint32]bool) {
+		t.Helper()
+		for who, want := range allowed {
+			out, err := s.command(t, who, "use", at, "-").Output()
+			if (err == nil) != want || !want && !strings.Contains(string(out), "not permitted") {
+				t.Errorf("%s: uid %d: %s (want allowed %t)", what, who, strings.TrimSpace(string(out)), want)
+			}
+		}
+	}
+	none := map[uint32]bool{alice: false, carol: false, mal: false, local: true}
+	check("without policies", none)
+	for _, everybodys := range []string{"/dev/null", "/dev/zero", "/dev/urandom"} {
+		for _, who := range []uint32{alice, mal} {
+			if out, err := s.command(t, who, "use", everybodys, "-").Output(); err != nil {
+				t.Errorf("%s of uid %d: %s", everybodys, who, out)
+			}
+		}
+	}
+	site := isolation.Site{Devices: map[isolation.Class][]string{"clock": {filepath.Join(filepath.Dir(at), "lat*")}, "gpu": {"/dev/xos-no-such"}}}
+	wants := isolation.VO{Name: "physics", Policy: isolation.Policy{Devices: []isolation.Class{"clock", "gpu", "other"}}}
+	s.isolate(t, site, wants, isolation.VO{Name: "chemistry"})
+	check("physics was given it", map[uint32]bool{alice: true, bob: true, carol: false, mal: false, local: true})
+	s.isolate(t, isolation.Site{}, wants)
+	check("the site has none of the class", none)
+}
+
+// repeat does the same over and over until its input ends, and tells how often
+// it did and how often that worked: it connects to an address, or opens a file.
+func repeat(verb, at string) int {
+	over := make(chan struct{})
+	go func() {
+		io.Copy(io.Discard, os.Stdin)
+		close(over)
+	}()
+	var n repeated
+	for {
+		select {
+		case <-over:
+			json.NewEncoder(os.Stdout).Encode(n)
+			return 0
+		default:
+		}
+		var err error
+		switch verb {
+		case "open":
+			err = opens(at, os.O_RDONLY)
+		default: // no connection is left behind in TIME_WAIT
+			var c net.Conn
+			if c, err = net.DialTimeout(verb, at, 5*time.Second); err == nil {
+				if tcp, ok := c.(*net.TCPConn); ok {
+					tcp.SetLinger(0)
+				}
+				c.Close()
+			}
+		}
+		n.Tries++
+		if err == nil {
+			n.Worked++
+		} else {
+			n.Said = err.Error()
+		}
+	}
+}
+
+type repeated struct {
+	Tries, Worked int
+	Said          string // by the last that did not work
+}
+
+// repeating starts that as uid, and gives what ends it.
+func (s stage) repeating(t *testing.T, uid uint32, verb, at string) func() repeated {
+	t.Helper()
+	cmd := s.command(t, uid, "repeat", verb, at)
+	in, _ := cmd.StdinPipe()
+	var out strings.Builder
+	cmd.Stdout, cmd.Stderr = &out, os.Stderr
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { in.Close() })
+	return func() (n repeated) {
+		in.Close()
+		if err := cmd.Wait(); err != nil {
+			t.Fatal(err)
+		}
+		if err := json.Unmarshal([]byte(out.String()), &n); err != nil {
+			t.Fatalf("%v: %s", err, out.String())
+		}
+		return n
+	}
+}
+
+// TestRootPoliciesAreSwappedWithoutAGap: while policies are replaced over and over,
+// and guards too, what all of them deny never works and what all of them allow
+// never fails. XOS_RELOADS says how often; a thousand takes 40 s.
+func TestRootPoliciesAreSwappedWithoutAGap(t *testing.T) {
+	s := newStage(t)
+	s.people(t)
+	at := node(t, "latency", latency)
+	site := isolation.Site{Share: network, Devices: map[isolation.Class][]string{"clock": {at}}}
+	// Biology is physics' friend in both; chemistry wants to be.
+	with := func(of isolation.VO, classes ...isolation.Class) isolation.VO {
+		of.Policy.Devices = classes
+		return of
+	}
+	chemistry := sharing("chemistry", network, "*")
+	chemistry.Policy.Devices = []isolation.Class{"none"}
+	worlds := [][]isolation.VO{
+		{with(sharing("physics", network, "biology"), "clock"), chemistry, with(sharing("biology", network, "physics"), "clock")},
+		{with(sharing("physics", network, "biology", "law"), "clock"), sharing("chemistry", isolation.Aims, "physics"), with(sharing("biology", network, "*"), "clock"),
+			sharing("law", network, "physics")},
+	}
+	s.isolate(t, site, worlds[0]...)
+	port := s.listen(t, alice, "tcp4", "127.0.0.1:0")
+	datagrams := s.listen(t, alice, "udp4", "127.0.0.1:0")
+	denied := map[string]func() repeated{"carol's tcp": s.repeating(t, carol, "tcp4", port), "carol's udp": s.repeating(t, carol, "udp4", datagrams),
+		"carol's device": s.repeating(t, carol, "open", at), "a stranger's device": s.repeating(t, mal, "open", at)}
+	allowed := map[string]func() repeated{"bob's tcp": s.repeating(t, bob, "tcp4", port), "dave's udp": s.repeating(t, dave, "udp4", datagrams),
+		"dave's device": s.repeating(t, dave, "open", at)}
+	reloads := 100
+	if n, err := strconv.Atoi(os.Getenv("XOS_RELOADS")); err == nil {
+		reloads = n
+	}
+	began := time.Now()
+	g := s.Guard
+	for i := range reloads {
+		if err := g.Isolate(site, worlds[(i+1)%2]); err != nil {
+			t.Fatal(err)
+		}
+		if i%25 == 24 { // a successor comes, before its predecessor goes and after
+			old := g
+			if i%50 == 24 {
+				old.Close()
+			}
+			next, err := guard.New(s.cfg, slog.New(slog.DiscardHandler))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer next.Close()
+			if i%50 != 24 {
+				old.Close()
+			}
+			g = next
+		}
+	}
+	t.Logf("%d policies in %v", reloads, time.Since(began))
+	for who, end := range denied {
+		n := end()
+		if n.Worked != 0 || n.Tries < 50 || !strings.Contains(n.Said, "not permitted") {
+			t.Errorf("%s: %+v, and is denied", who, n)
+		}
+		t.Logf("%s: %+v", who, n)
+	}
+	for who, end := range allowed {
+		n := end()
+		if n.Worked != n.Tries || n.Tries < 50 {
+			t.Errorf("%s: %+v, and is allowed", who, n)
+		}
+		t.Logf("%s: %+v", who, n)
+	}
+}
