@@ -28,14 +28,18 @@ it. A policy is TOML:
   [share]
   network = ["chemistry", "biology"]
   sockets = ["*"]
+  [ceilings]
+  memory = "16G"
 
 share has aims: signals, debug, scheduling, files, exec, sockets, ipc, keys and
 network, each with the VOs that it is shared with; "*" is any that shares it too.
 forbid is what the VO's own processes may not do: perf (measuring by
 perf_event_open), user_namespaces, setuid (executing set-user-ID and set-group-ID
 programs), own_programs (executing files that are not root's). devices are classes
-of devices that the VO uses where a site has them. Sharing but for the network, and
-forbid, are of machines at level A.`,
+of devices that the VO uses where a site has them. ceilings (cpus, memory, processes,
+io) lower what the VO's jobs may use of a machine together, in amounts or parts
+("75%") as in node.toml. Sharing but for the network, and forbid, are of machines at
+level A.`,
 	}
 	c.AddCommand(newVOIsolationShowCommand(), newVOIsolationSetCommand(), newVOIsolationCheckCommand())
 	return c
@@ -164,5 +168,11 @@ func printPolicy(w io.Writer, p isolation.Policy) {
 	}
 	if len(p.Devices) > 0 {
 		fmt.Fprintf(w, "uses devices of the classes %s, where a site has them\n", joined(p.Devices))
+	}
+	for _, c := range []struct{ what, most string }{{"processors", p.Ceilings.CPUs}, {"memory", p.Ceilings.Memory},
+		{"processes", p.Ceilings.Processes}, {"bytes a second of each disk", p.Ceilings.IO}} {
+		if c.most != "" {
+			fmt.Fprintf(w, "bounds its jobs on a machine to %s %s, if the site does not bound them to less\n", c.most, c.what)
+		}
 	}
 }

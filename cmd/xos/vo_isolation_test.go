@@ -18,8 +18,8 @@ func TestCheckIsolation(t *testing.T) {
 		err := root.Execute()
 		return out.String(), err
 	}
-	text := "forbid = [\"setuid\"]\ndevices = [\"gpu\"]\n[share]\nnetwork = [\"chemistry\", \"biology\"]\n"
-	for want, flags := range map[string][]string{"shares network with biology, chemistry, where": nil, "its own processes: setuid": nil, "classes gpu": nil,
+	text := "forbid = [\"setuid\"]\ndevices = [\"gpu\"]\n[share]\nnetwork = [\"chemistry\", \"biology\"]\n[ceilings]\nmemory = \"16G\"\n"
+	for want, flags := range map[string][]string{"shares network with biology, chemistry, where": nil, "its own processes: setuid": nil, "classes gpu": nil, "to 16G memory": nil,
 		`"network": [` + "\n" + `      "biology"`: {"--json"}} {
 		if out, err := check(text, flags...); err != nil || !strings.Contains(out, want) {
 			t.Errorf("%q is not in %s (%v)", want, out, err)

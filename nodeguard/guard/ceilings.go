@@ -90,6 +90,18 @@ func portion(what, text string, all, unit int64) (int64, error) {
 	return int64(n * factor), nil
 }
 
+// under gives the lower of each two.
+func (c Ceilings) under(most Ceilings) Ceilings {
+	lower := func(a, b int64) int64 {
+		if a == 0 || b != 0 && b < a {
+			return b
+		}
+		return a
+	}
+	return Ceilings{CPUs: lower(c.CPUs, most.CPUs), Memory: lower(c.Memory, most.Memory), Swap: lower(c.Swap, most.Swap),
+		Processes: lower(c.Processes, most.Processes), IO: lower(c.IO, most.IO)}
+}
+
 // Machine is what this machine has.
 type Machine struct{ CPUs, Memory, Swap, Processes int64 }
 

@@ -21,7 +21,6 @@ var wantedControllers = []string{"cpu", "memory", "pids", "io"}
 // cgroups is the subtree of VOs and jobs: root/subtree/vo-VO/job-ID.
 type cgroups struct {
 	root, subtree string
-	ceilings      Ceilings // of each VO
 }
 
 // findRoot gives the mount point of cgroup version 2: alone, or beside 1.
@@ -83,7 +82,8 @@ func (c cgroups) path(vo xos.VOName, job xos.JobID) (string, error) {
 	return filepath.Join("/", c.subtree, "vo-"+string(vo), "job-"+string(job)), nil
 }
 
-func (c cgroups) make(vo xos.VOName, job xos.JobID) (string, error) {
+// make makes a job's cgroup below its VO's, which it bounds.
+func (c cgroups) make(vo xos.VOName, job xos.JobID, most Ceilings) (string, error) {
 	path, err := c.path(vo, job)
 	if err != nil {
 		return "", err
@@ -93,7 +93,7 @@ func (c cgroups) make(vo xos.VOName, job xos.JobID) (string, error) {
 		return "", xos.Errorf(xos.Unavailable, "making a cgroup for VO %s: %w", vo, err)
 	}
 	c.handDown(filepath.Dir(dir))
-	if err := c.ceilings.bound(filepath.Dir(dir)); err != nil {
+	if err := most.bound(filepath.Dir(dir)); err != nil {
 		return "", err
 	}
 	if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {

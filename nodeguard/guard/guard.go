@@ -60,6 +60,7 @@ type Guard struct {
 	scratch []string
 	cgroups cgroups
 	logins  logins
+	ofVO    Ceilings // what the site lets each VO's jobs use
 	network *network // nil if this machine cannot
 	lsm     *lsm     // the same
 	labels  *labels
@@ -104,7 +105,7 @@ func New(cfg Config, log *slog.Logger) (*Guard, error) {
 	if err := os.WriteFile(filepath.Join(cfg.Run, ipcFile), nil, 0o600); err != nil {
 		return nil, xos.Errorf(xos.Internal, "making a place for IPC namespaces: %w", err)
 	}
-	g := &Guard{log: log, run: cfg.Run, homes: cfg.Homes, scratch: cfg.Scratch, cgroups: cgroups{root: root, subtree: cfg.Subtree, ceilings: cfg.JobCeilings},
+	g := &Guard{log: log, run: cfg.Run, homes: cfg.Homes, scratch: cfg.Scratch, cgroups: cgroups{root: root, subtree: cfg.Subtree}, ofVO: cfg.JobCeilings,
 		logins: lookForLogins(root, cfg.LoginCeilings), namespaces: map[xos.VOName]*os.File{}}
 	g.note("cgroup", g.cgroups.prepare())
 	for _, c := range wantedControllers {
@@ -196,7 +197,11 @@ func (g *Guard) Login(ctx context.Context, a xos.Account, uid uint32) error {
 
 // JobCgroup implements nodeguard.Guard.
 func (g *Guard) JobCgroup(_ context.Context, a xos.Account, job xos.JobID) (string, error) {
-	path, err := g.cgroups.make(a.VO, job)
+	most, err := g.ceilingsOf(a.VO)
+	if err != nil {
+		return "", err
+	}
+	path, err := g.cgroups.make(a.VO, job, most)
 	if err == nil && g.labels != nil {
 		err = g.labels.job(path, a.VO, job)
 	}

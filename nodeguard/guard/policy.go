@@ -3,8 +3,10 @@ package guard
 import (
 	"errors"
 	"maps"
+	"path/filepath"
 	"reflect"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/cilium/ebpf"
@@ -45,14 +47,63 @@ func (g *Guard) Isolate(site isolation.Site, vos []isolation.VO) error {
 		next.vos[vo.Name] = vo
 	}
 	if g.policies.set && reflect.DeepEqual(g.policies.table, table) && maps.Equal(g.policies.rules, next.rules) {
-		g.policies = next // in words only
+		old := g.policies
+		g.policies = next // in words, and ceilings
+		g.boundAnew(old)
 		return nil
 	}
 	if err := g.network.replaceRules(withEnds(next.rules, table)); err != nil {
 		return err
 	}
+	old := g.policies
 	g.policies = next
+	g.boundAnew(old)
 	return nil
+}
+
+// ceilingsOf gives what a VO's jobs may use together: what the site lets them,
+// or less where the VO says so. A ceiling of its own that this machine cannot
+// make anything of is an error.
+func (g *Guard) ceilingsOf(vo xos.VOName) (Ceilings, error) {
+	g.policing.Lock()
+	defer g.policing.Unlock()
+	return g.lowered(g.policies.vos[vo])
+}
+
+func (g *Guard) lowered(vo isolation.VO) (Ceilings, error) {
+	own := vo.Policy.Ceilings
+	if own == (isolation.Ceilings{}) {
+		return g.ofVO, nil
+	}
+	machine, err := ThisMachine()
+	if err != nil {
+		return Ceilings{}, xos.Errorf(xos.Internal, "bounding the VO %s: %w", vo.Name, err)
+	}
+	most, err := Portions(own).On(machine)
+	if err != nil {
+		return Ceilings{}, xos.Errorf(xos.Invalid, "the policy of isolation of the VO %s cannot be kept here: %w", vo.Name, err)
+	}
+	return most.under(g.ofVO), nil
+}
+
+// boundAnew bounds the VOs with jobs here whose ceilings are not those that they
+// were. g.policing is held.
+func (g *Guard) boundAnew(old policies) {
+	dirs, _ := filepath.Glob(filepath.Join(g.cgroups.root, g.cgroups.subtree, "vo-*"))
+	for _, dir := range dirs {
+		name := xos.VOName(strings.TrimPrefix(filepath.Base(dir), "vo-"))
+		vo := g.policies.vos[name]
+		if vo.Policy.Ceilings == old.vos[name].Policy.Ceilings {
+			continue
+		}
+		most, err := g.lowered(vo)
+		if err == nil {
+			err = most.bound(dir)
+		}
+		if err != nil {
+			g.log.Error("what a VO's jobs may use is as it was", "vo", name, "error", err)
+		}
+	}
 }
 
 // rulesOf writes a table as the programs read it, but for the ends of sharing.

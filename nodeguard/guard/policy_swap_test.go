@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/xtreemos/xos"
 	"github.com/xtreemos/xos/nodeguard/guard"
 	"github.com/xtreemos/xos/nodeguard/isolation"
 )
@@ -205,5 +206,55 @@ func TestRootPoliciesAreSwappedWithoutAGap(t *testing.T) {
 			t.Errorf("%s: %+v, and is allowed", who, n)
 		}
 		t.Logf("%s: %+v", who, n)
+	}
+}
+
+// TestRootVOLowersItsCeilings: its own bound what its jobs use if they are less
+// than the site's; one that this machine can make nothing of starts no job.
+func TestRootVOLowersItsCeilings(t *testing.T) {
+	s := newStage(t)
+	s.Guard.Close()
+	s.cfg.JobCeilings = guard.Ceilings{Processes: 300}
+	g, err := guard.New(s.cfg, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Guard = g
+	t.Cleanup(func() { g.Close() })
+	a := xos.Account{User: "alice", VO: "physics"}
+	for i, tc := range []struct {
+		own   isolation.Ceilings
+		most  string // "" starts no job
+		later isolation.Ceilings
+	}{
+		{isolation.Ceilings{}, "300", isolation.Ceilings{Processes: "50"}},
+		{isolation.Ceilings{Processes: "200"}, "200", isolation.Ceilings{}},
+		{isolation.Ceilings{Processes: "400"}, "300", isolation.Ceilings{CPUs: "1"}},
+		{isolation.Ceilings{CPUs: "0.001"}, "", isolation.Ceilings{}},
+	} {
+		vo := isolation.VO{Name: "physics", Policy: isolation.Policy{Ceilings: tc.own}}
+		s.isolate(t, isolation.Site{}, vo)
+		path, err := s.JobCgroup(t.Context(), a, "j1")
+		if (err == nil) != (tc.most != "") || err != nil && !xos.Is(err, xos.Invalid) {
+			t.Errorf("%d: %v", i, err)
+		}
+		if err != nil {
+			continue
+		}
+		of := filepath.Join(s.cfg.CgroupRoot, filepath.Dir(path), "pids.max")
+		if got, err := os.ReadFile(of); os.IsNotExist(err) {
+			t.Log("no controller of processes here: only whether a job may start was tried")
+		} else if strings.TrimSpace(string(got)) != tc.most {
+			t.Errorf("%d: %s has %s, want %s", i, of, got, tc.most)
+		}
+		vo.Policy.Ceilings = tc.later // at once, for jobs that run
+		s.isolate(t, isolation.Site{}, vo)
+		want := "300"
+		if tc.later.Processes != "" {
+			want = tc.later.Processes
+		}
+		if got, err := os.ReadFile(of); err == nil && strings.TrimSpace(string(got)) != want {
+			t.Errorf("%d, later: %s has %s, want %s", i, of, got, want)
+		}
 	}
 }

@@ -118,6 +118,32 @@ func TestRootTableIsTheModel(t *testing.T) {
 	}
 }
 
+// TestRootTableOfManyVOs: ten thousand VOs, each of which shares with three.
+func TestRootTableOfManyVOs(t *testing.T) {
+	s := newStage(t)
+	const many = 10000
+	name := func(i int) xos.VOName { return xos.VOName(fmt.Sprintf("vo%d", (i+many)%many)) }
+	var vos []isolation.VO
+	for i := range many {
+		vos = append(vos, sharing(name(i), network, name(i-1), name(i+1), name(i+2)))
+	}
+	began := time.Now()
+	s.isolate(t, isolation.Site{Share: network}, vos...)
+	t.Logf("first in force after %v", time.Since(began))
+	began = time.Now()
+	vos[0].Policy.Share["network"] = nil
+	s.isolate(t, isolation.Site{Share: network}, vos...)
+	t.Logf("changed after %v", time.Since(began))
+	for _, tc := range []struct {
+		a, b int
+		want bool
+	}{{5000, 5001, true}, {5001, 5000, true}, {5000, 5002, false}, {0, 1, false}, {many - 1, 0, false}, {2, 1, true}} {
+		if got, err := s.Shares(name(tc.a), name(tc.b), "network"); err != nil || got != tc.want {
+			t.Errorf("%d and %d: %t %v", tc.a, tc.b, got, err)
+		}
+	}
+}
+
 // TestRootNetworkIsShared: a port of another VO is reached if both VOs and the
 // site want it so, and not for a moment longer.
 func TestRootNetworkIsShared(t *testing.T) {

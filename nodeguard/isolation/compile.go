@@ -41,7 +41,19 @@ const MaxEntries = 1 << 20
 func (s Site) Compile(vos []VO, number func(xos.VOName) (uint32, error)) (Table, error) {
 	t := Table{Default: Entry{Forbid: bits(s.Forbid)}, VOs: map[uint32]Entry{}, Pairs: map[[2]uint32]Pair{}}
 	permitted := mask(s.Share)
-	byName := make(map[xos.VOName]VO, len(vos))
+	byName, numbers := make(map[xos.VOName]VO, len(vos)), map[xos.VOName]uint32{}
+	asked := number
+	number = func(name xos.VOName) (uint32, error) { // of one many times
+		num, ok := numbers[name]
+		if ok {
+			return num, nil
+		}
+		num, err := asked(name)
+		if err == nil {
+			numbers[name] = num
+		}
+		return num, err
+	}
 	for _, vo := range vos {
 		byName[vo.Name] = vo
 		e := Entry{Any: vo.Policy.to(Any) & permitted, Forbid: bits(s.Forbidden(vo)), Devices: s.Granted(vo)}

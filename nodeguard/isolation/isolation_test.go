@@ -21,12 +21,16 @@ devices = ["gpu"]
 [share]
 network = ["chemistry", "biology", "chemistry"]
 files = ["*"]
+[ceilings]
+memory = "4G"
+cpus = "1.5"
 `))
 	if err != nil {
 		t.Fatal(err)
 	}
 	want := isolation.Policy{Forbid: []isolation.Restriction{"perf", "setuid"}, Devices: []isolation.Class{"gpu"},
-		Share: map[isolation.Aim][]xos.VOName{"network": {"biology", "chemistry"}, "files": {"*"}}}
+		Ceilings: isolation.Ceilings{CPUs: "1.5", Memory: "4G"},
+		Share:    map[isolation.Aim][]xos.VOName{"network": {"biology", "chemistry"}, "files": {"*"}}}
 	if d := cmp.Diff(want, got); d != "" {
 		t.Error(d)
 	}
@@ -72,6 +76,9 @@ func TestMistakes(t *testing.T) {
 		{vo, "forbid = [\"perf\",\n\"sudo\"]", []string{"line 2", "nothing that can be forbidden", "own_programs"}},
 		{vo, "devices = [\"/dev/sda\"]", []string{"line 1", "class"}},
 		{vo, "share = 1", []string{"line 1"}},
+		{vo, "[ceilings]\nmemory = \"much\"", []string{"line 2", "neither an amount"}},
+		{vo, "[ceilings]\nmemory = \"-4G\"", []string{"line 2"}},
+		{vo, "[ceilings]\nsockets = \"4\"", []string{"line 2", "ceilings.sockets"}},
 		{vo, "[share]\n[share]\n", []string{"line 2"}},
 		{vo, "what", []string{"line 1"}},
 		{vo, "[share]\nnetwork = [" + many + "]", []string{"line 2: share.network: 65 VOs, at most 64"}},

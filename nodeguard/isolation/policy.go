@@ -73,6 +73,18 @@ type Policy struct {
 	Forbid []Restriction `json:"forbid,omitempty"`
 	// Devices are those that its processes may use, where the site has them.
 	Devices []Class `json:"devices,omitempty"`
+	// Ceilings bound what its jobs use of a machine together, where that is less
+	// than the site allows.
+	Ceilings Ceilings `json:"ceilings,omitzero"`
+}
+
+// Ceilings are amounts, or parts of what a machine has, as in node.toml; "" is
+// no bound.
+type Ceilings struct {
+	CPUs      string `json:"cpus,omitempty"`
+	Memory    string `json:"memory,omitempty"`
+	Processes string `json:"processes,omitempty"`
+	IO        string `json:"io,omitempty"`
 }
 
 // Strictest is what a VO has whose policy cannot be read: it may have been

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -24,6 +25,13 @@ type document struct {
 	Forbid  []word[restriction] `toml:"forbid"`
 	Devices []word[class]       `toml:"devices"`
 	Share   shares              `toml:"share"`
+	// Ceilings has the same keys as vo_* in node.toml.
+	Ceilings struct {
+		CPUs      word[amount] `toml:"cpus"`
+		Memory    word[amount] `toml:"memory"`
+		Processes word[amount] `toml:"processes"`
+		IO        word[amount] `toml:"io"`
+	} `toml:"ceilings"`
 }
 
 // shares has a list for each of Aims: what is no aim is refused with its line.
@@ -71,6 +79,7 @@ type (
 	restriction struct{}
 	class       struct{}
 	device      struct{} // a path below /dev, or a pattern of paths
+	amount      struct{} // "1.5", "16G" or "75%"; what it comes to is a machine's business
 )
 
 func (peer) check(text string) error {
@@ -104,6 +113,15 @@ func (class) check(text string) error {
 func (device) check(text string) error {
 	if _, err := path.Match(text, ""); err != nil || len(text) > 200 || path.Clean(text) != text || !strings.HasPrefix(text, "/dev/") {
 		return fmt.Errorf("%.80q is no path below /dev", text)
+	}
+	return nil
+}
+
+var amounts = regexp.MustCompile(`^[0-9]{1,15}(\.[0-9]{1,3})?[KMGT%]?$`)
+
+func (amount) check(text string) error {
+	if !amounts.MatchString(text) {
+		return fmt.Errorf("%.40q is neither an amount, as in 2 or 16G, nor a part, as in 75%%", text)
 	}
 	return nil
 }
@@ -175,7 +193,9 @@ func decode(text []byte, into any) error {
 
 // policy checks what a reader of words cannot. Its keys in text begin with prefix.
 func (d document) policy(text []byte, prefix string) (Policy, error) {
-	p := Policy{Forbid: set[Restriction](d.Forbid), Devices: set[Class](d.Devices)}
+	c := d.Ceilings
+	p := Policy{Forbid: set[Restriction](d.Forbid), Devices: set[Class](d.Devices),
+		Ceilings: Ceilings{CPUs: c.CPUs.text, Memory: c.Memory.text, Processes: c.Processes.text, IO: c.IO.text}}
 	if len(p.Devices) > maxNames {
 		return Policy{}, at(text, prefix+"devices", "%d classes, at most %d", len(p.Devices), maxNames)
 	}
