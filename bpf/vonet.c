@@ -41,7 +41,7 @@ struct {
 } counts SEC(".maps");
 
 /* To prove that programs fire: the cookie of the socket whose connect is denied,
- * and the thread whose device is. */
+ * and the uid, nobody's, whose device is. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 2);

@@ -29,17 +29,18 @@ SEC("cgroup/dev")
 int xos_device(struct bpf_cgroup_dev_ctx *ctx)
 {
 	__u32 uid = bpf_get_current_uid_gid();
-	__u32 thread = 1;
-	__u64 *probe_of = bpf_map_lookup_elem(&probe, &thread);
+	__u32 one = 1;
+	__u64 *nobody;
 	struct xos_rule_key key = {.kind = XOS_RULE_CHAR, .b = ctx->major, .c = ctx->minor};
 	__u32 type = ctx->access_type & 0xffff, access = ctx->access_type >> 16;
 	void *all;
 	__u32 *vo;
 
-	if (probe_of && *probe_of && *probe_of == (__u32)bpf_get_current_pid_tgid())
-		return 0;
 	if (!is_grid(uid))
 		return 1;
+	nobody = bpf_map_lookup_elem(&probe, &one);
+	if (nobody && *nobody == uid)
+		return 0;
 	if (type == TYPE_CHAR && is_everybodys(key.b, key.c))
 		return 1;
 	/* A whiteout of overlayfs is no device. */

@@ -2,6 +2,7 @@ package guard
 
 import (
 	"errors"
+	"os"
 	"path/filepath"
 
 	"github.com/cilium/ebpf"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/xtreemos/xos"
 	"github.com/xtreemos/xos/bpf"
+	"github.com/xtreemos/xos/session"
 )
 
 // load loads the programs of the network, and then those without which it does.
@@ -57,7 +59,7 @@ func (n *network) load(spec *ebpf.CollectionSpec, opts *ebpf.CollectionOptions) 
 }
 
 // fireDevices proves that the program of devices decides: it must refuse the
-// null device to one thread that is named to it.
+// null device to a grid uid that nobody has, and that is named to it.
 func (n *network) fireDevices() error {
 	if n == nil {
 		return xos.Errorf(xos.NotSupported, "the programs are not loaded")
@@ -65,12 +67,12 @@ func (n *network) fireDevices() error {
 	if n.devices != nil {
 		return n.devices
 	}
-	tid, act, end, err := onThread(simple(openNull))
+	_, act, end, err := onThread(simple(asNobody(openNull)))
 	if err != nil {
 		return xos.Errorf(xos.Unavailable, "probing the program of devices: %w", err)
 	}
 	defer end()
-	if err := n.objs.Probe.Put(uint32(1), uint64(tid)); err != nil {
+	if err := n.objs.Probe.Put(uint32(1), uint64(session.LastID)); err != nil {
 		return xos.Errorf(xos.Internal, "arming the probe of devices: %w", err)
 	}
 	said := act()
@@ -81,6 +83,21 @@ func (n *network) fireDevices() error {
 		return xos.Errorf(xos.NotSupported, "the program of devices loads but does not fire (%v): this process is outside its cgroup", said)
 	}
 	return nil
+}
+
+// asNobody does something with the real uid that nobody has, and root's rights,
+// on this thread alone.
+func asNobody(act func() error) func() error {
+	return func() error {
+		if _, _, e := unix.RawSyscall(unix.SYS_SETRESUID, uintptr(session.LastID), ^uintptr(0), ^uintptr(0)); e != 0 {
+			return os.NewSyscallError("setresuid", e)
+		}
+		said := act()
+		if _, _, e := unix.RawSyscall(unix.SYS_SETRESUID, 0, ^uintptr(0), ^uintptr(0)); e != 0 {
+			return os.NewSyscallError("setresuid back", e)
+		}
+		return said
+	}
 }
 
 // devicesAt gives what the paths and patterns of a class are on this machine
