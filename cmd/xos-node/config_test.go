@@ -15,11 +15,17 @@ func TestConfig(t *testing.T) {
 	permits := filepath.Join(dir, "permits.cedar")
 	os.WriteFile(policy, []byte(`forbid (principal, action == Action::"run", resource);`), 0o600)
 	os.WriteFile(permits, []byte(`permit (principal, action, resource);`), 0o600)
+	shares, mistaken := filepath.Join(dir, "isolation.toml"), filepath.Join(dir, "mistaken.toml")
+	os.WriteFile(shares, []byte("share = [\"network\"]"), 0o600)
+	os.WriteFile(mistaken, []byte("share = [\"network\"]\nforbid = [\"work\"]"), 0o600)
 	for _, tc := range []struct{ text, says string }{
 		{"", ""},
 		{`core = "core.example.org"`, ""},
 		{`core = "core:7443"` + "\nvos = [\"physics\"]\nbanned = [\"eve\", \"bob@physics\"]\nlinger = \"5m\"\npolicy = \"" + policy + `"`, ""},
 		{`policy = "` + permits + `"`, "a site only forbids"},
+		{`isolation = "` + shares + `"`, ""},
+		{`isolation = "` + mistaken + `"`, "line 2: \"work\" is nothing that can be forbidden"},
+		{`isolation = "/nonexistent"`, "site's policy of isolation"},
 		{`policy = "/nonexistent"`, "site's policy"},
 		{`colour = "blue"`, "does not know"},
 		{`name = "Node 1"`, "cannot be a node's name"},
