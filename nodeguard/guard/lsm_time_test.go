@@ -17,9 +17,11 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/xtreemos/xos"
 	"github.com/xtreemos/xos/infra/audit"
 	"github.com/xtreemos/xos/nodeguard"
 	"github.com/xtreemos/xos/nodeguard/guard"
+	"github.com/xtreemos/xos/nodeguard/isolation"
 )
 
 // besiegeUntil tries the same few things over and over until its input ends,
@@ -58,7 +60,8 @@ type siege struct {
 }
 
 // TestRootLSMHasNoGap: while guards come and go, of the same version, of another,
-// and of one whose maps cannot be taken over, nothing that is denied works for a
+// and of one whose maps cannot be taken over, and while policies that share other
+// things are replaced, nothing that is denied works for a
 // moment: not for carol, and not for root in a cgroup of her VO, whom only the
 // cgroup labels. XOS_RELOADS has it do so for more times than a few.
 func TestRootLSMHasNoGap(t *testing.T) {
@@ -116,6 +119,18 @@ func TestRootLSMHasNoGap(t *testing.T) {
 		}
 		if level, features := g.Level(); level != nodeguard.LevelA {
 			t.Errorf("guard %d is at level %s: %+v", i, level, features)
+		}
+		// Chemistry wants to share, with whoever does; physics does with biology, and
+		// only now and then.
+		with := []xos.VOName{"biology", "law"}[:1+i%2]
+		policies := []isolation.VO{sharing("physics", isolation.Aims, with...), sharing("chemistry", isolation.Aims, "*"), sharing("biology", isolation.Aims, "*")}
+		for range 3 {
+			if err := g.Isolate(isolation.Site{Share: isolation.Aims}, policies); err != nil {
+				t.Error(err)
+			}
+			if err := g.Isolate(isolation.Site{}, nil); err != nil {
+				t.Error(err)
+			}
 		}
 		g.Close()
 		if old, _ := filepath.Glob(filepath.Join(s.cfg.PinDir, "link_lsm_00000000_*")); len(old) != 0 {
