@@ -114,8 +114,7 @@ func (p *policies) apply() error {
 	}
 	vos := make([]isolation.VO, len(p.vos))
 	for i, vo := range p.vos {
-		// News come all the time, and what changes only by them is no change.
-		vo.Until = until(b, b.VOs[i]).Truncate(time.Minute)
+		vo.Until = until(b, b.VOs[i])
 		vos[i] = vo
 	}
 	if err := p.fence.Isolate(p.site, vos); err != nil {
@@ -124,13 +123,18 @@ func (p *policies) apply() error {
 	return bad
 }
 
-// until is when a VO's word is too old: vom.Bundle.ServesUntil of one at hand.
+// until is when a VO's word is too old: vom.Bundle.ServesUntil of one at hand, to
+// the minute, since news come all the time and what changes only by them is no
+// change. A bundle that nobody vouched for is too old, and not without an end.
 func until(b vom.Bundle, v vom.VO) time.Time {
 	offline := b.Offline
 	if v.Offline > 0 {
 		offline = min(offline, v.Offline)
 	}
-	return b.Issued.Add(offline)
+	if at := b.Issued.Add(offline).Truncate(time.Minute); at.After(time.Unix(0, 0)) {
+		return at
+	}
+	return time.Unix(0, 0)
 }
 
 // reread takes the site's file if it has changed, and is good.

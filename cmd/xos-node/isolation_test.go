@@ -92,6 +92,14 @@ func TestPoliciesInForce(t *testing.T) {
 	if !got.shares(chemistry, biology, now.Add(2*time.Hour)) {
 		t.Errorf("after news: %+v", got.vos)
 	}
+	// Nobody vouched for it: that is no bundle without an end.
+	issued, offline := bundle.Issued, bundle.Offline
+	bundle.Issued, bundle.Offline = time.Time{}, 0
+	apply()
+	if got.shares(chemistry, biology, now) {
+		t.Errorf("by a bundle that nobody vouched for: %+v", got.vos)
+	}
+	bundle.Issued, bundle.Offline = issued, offline
 	got.fail = xos.Errorf(xos.Unavailable, "no")
 	if p.apply() == nil {
 		t.Error("a failure is not told")
