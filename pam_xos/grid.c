@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <syslog.h>
+#include <unistd.h>
 
 #include "pam_xos.h"
 
@@ -80,13 +81,23 @@ void malformed(pam_handle_t *pamh, const char *user)
 int consult(pam_handle_t *pamh, int flags, const char *user, int op, struct xos_out *q, int ms,
             struct xos_reply *reply)
 {
+	int line, status = consult_on(pamh, flags, user, op, q, ms, reply, &line);
+
+	if (line >= 0)
+		close(line);
+	return status;
+}
+
+int consult_on(pam_handle_t *pamh, int flags, const char *user, int op, struct xos_out *q, int ms,
+               struct xos_reply *reply, int *line)
+{
 	static const struct xos_str down =
 		XOS_STR("the session service of this machine (xos-node) does not answer");
 	char why[XOS_MAX_MESSAGE + 1];
 	struct xos_in in;
 	struct xos_str text;
 
-	if (xos_call(&xos_here, op, q, ms, reply) < 0) {
+	if (xos_call_on(&xos_here, op, q, ms, reply, line) < 0) {
 		pam_syslog(pamh, LOG_ERR, "%s: session service: %s", user, strerror(errno));
 		show(pamh, flags, PAM_ERROR_MSG, down);
 		return -1;

@@ -17,7 +17,7 @@
 //     because sshd goes on with a connection whose session was not opened;
 //     what is found wrong only in the session, where the certificate can be
 //     seen for the first time, makes xos-node kill the login process, besides
-//     answering with an error.
+//     answering with an error: when the module has shown that and hung up.
 //   - session: gives SSH_AUTH_INFO_0 to xos-node, which knows the process that
 //     has shown a password, enters the mount namespace
 //     that came back, sets the session's environment; on close tells xos-node.

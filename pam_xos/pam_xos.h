@@ -34,6 +34,10 @@ void malformed(pam_handle_t *pamh, const char *user);
 int consult(pam_handle_t *pamh, int flags, const char *user, int op, struct xos_out *q, int ms,
             struct xos_reply *reply);
 
+/* The same, with the connection open still on *line, or -1. */
+int consult_on(pam_handle_t *pamh, int flags, const char *user, int op, struct xos_out *q, int ms,
+               struct xos_reply *reply, int *line);
+
 /* The reply to PAM_OPEN. */
 struct opened {
 	char *id;

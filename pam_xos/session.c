@@ -2,8 +2,10 @@
  * Session: hands the certificate to the session service, which opens the
  * session, and enters the mount namespace that it made for it.
  *
- * A failure here does not end an ssh connection, so the session service ends
- * the login process itself when it refuses, and gives no rights before. */
+ * A failure here does not end an ssh connection, nor sudo, so the session service
+ * ends the login process itself when it refuses, and gives no rights before. It
+ * lets this module show why, which says so by hanging up: the host program goes on
+ * only where the service wants no end of it. */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE /* setns */
 #endif
@@ -145,18 +147,22 @@ EXPORT int pam_sm_open_session(pam_handle_t *pamh, int flags, int argc UNUSED,
 	struct opened o;
 	struct xos_out q;
 	const char *user;
-	int rc = grid_user(pamh, &user);
+	int line, rc = grid_user(pamh, &user);
 
 	if (rc != PAM_SUCCESS)
 		return rc;
 	request_start(pamh, user, &q);
 	xos_put_str(&q, pam_getenv(pamh, "SSH_AUTH_INFO_0"));
 	rc = PAM_SESSION_ERR;
-	if (consult(pamh, flags, user, XOS_OP_PAM_OPEN, &q, XOS_OPEN_MS, &reply) == XOS_ST_OK) {
+	if (consult_on(pamh, flags, user, XOS_OP_PAM_OPEN, &q, XOS_OPEN_MS, &reply, &line) ==
+	    XOS_ST_OK) {
+		close(line);
 		if (read_open_reply(&reply, &o))
 			rc = adopt(pamh, flags, user, &o, reply.fd);
 		else
 			malformed(pamh, user);
+	} else if (line >= 0) {
+		xos_hang_up(line, XOS_END_MS);
 	}
 	request_free(&q);
 	xos_reply_free(&reply);

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 
 	"github.com/xtreemos/xos"
 	"github.com/xtreemos/xos/session/wire"
@@ -136,10 +137,19 @@ func testNamespace(t *testing.T, h host) {
 	}
 }
 
-// testNotOpened: the reason of a refusal reaches the user.
+// testNotOpened: the reason of a refusal reaches the user, also where the service
+// ends the program then, which does not go on.
 func testNotOpened(t *testing.T, h host) {
-	s := &wiretest.Service{Open: func(wire.Peer, wire.PAMOpenRequest) (wire.PAMOpenReply, error) {
-		return wire.PAMOpenReply{}, xos.Errorf(xos.Expired, "the certificate has run out").WithHint("xos login")
+	ends := false
+	s := &wiretest.Service{Open: func(p wire.Peer, _ wire.PAMOpenRequest) (r wire.PAMOpenReply, err error) {
+		if ends {
+			r.Refused = func() {
+				if err := unix.PidfdSendSignal(p.PIDFD, unix.SIGKILL, nil, 0); err != nil {
+					t.Error(err)
+				}
+			}
+		}
+		return r, xos.Errorf(xos.Expired, "the certificate has run out").WithHint("xos login")
 	}}
 	s.Serve(t, h.Socket())
 	if diff := cmp.Diff("the certificate has run out (xos login)\n"+sessionErr, h.pam(t, "permits", "alice@physics", "open_session")); diff != "" {
@@ -148,6 +158,16 @@ func testNotOpened(t *testing.T, h host) {
 	if diff := cmp.Diff(sessionErr, h.pam(t, "permits", "alice@physics", "open_session(PAM_SILENT)")); diff != "" {
 		t.Error(diff)
 	}
+	ends = true
+	for op, want := range map[string]string{
+		"open_session":             "the certificate has run out (xos login), signal: killed",
+		"open_session(PAM_SILENT)": ", signal: killed",
+	} {
+		if diff := cmp.Diff(want, h.pam(t, "permits", "alice@physics", op)); diff != "" {
+			t.Errorf("%s: %s", op, diff)
+		}
+	}
+	ends = false
 	s.Calls()
 	// What does not fit into a request is not cut, but refused.
 	if diff := cmp.Diff(down+sessionErr, h.pam(t, "-E", "SSH_AUTH_INFO_0="+strings.Repeat("x", 70000), "permits", "alice@physics", "open_session")); diff != "" {

@@ -1,6 +1,7 @@
 package service
 
 import (
+	"cmp"
 	"strings"
 	"time"
 
@@ -142,5 +143,6 @@ func (s *Service) evidence(r wire.PAMOpenRequest, proc process.ID) (who vom.Iden
 	if l := s.newest(r.Account); l != nil {
 		return l.Identity, nil, byJoining, nil
 	}
-	return vom.Identity{}, nil, "", vom.By(vom.RuleEvidence, xos.Errorf(xos.Permission, "%s has no session here that this one could join", r.Account).WithHint("log in by ssh, or with the grid password"))
+	return vom.Identity{}, nil, "", vom.By(vom.RuleEvidence, xos.Errorf(xos.Permission, "%s is not logged in on %s, and %s lets in only who is", r.Account, s.cfg.Node, cmp.Or(r.Service, "this program")).
+		WithHint("log in there first, by ssh or with the grid password, and stay: sudo, su and cron can join that session"))
 }

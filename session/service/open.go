@@ -43,15 +43,24 @@ func (s *Service) PAMAccount(ctx context.Context, p wire.Peer, r wire.PAMRequest
 }
 
 // PAMOpen implements wire.Handler. The login process's certificate is verified
-// again: now its possession is proven. A refusal ends the process, since sshd
-// would go on.
+// again: now its possession is proven. A refusal ends the process, since sshd and
+// sudo would go on: after the user was told why, except by sshd, which tells her
+// nothing any more.
 func (s *Service) PAMOpen(ctx context.Context, p wire.Peer, r wire.PAMOpenRequest) (reply wire.PAMOpenReply, err error) {
 	defer func() {
-		if err != nil && r.Service != userManager {
-			if kerr := kill(p); kerr != nil {
-				s.Log.Error("a refused login process was not ended", "pid", p.PID, "account", r.Account, "error", kerr)
+		if err == nil || r.Service == userManager {
+			return
+		}
+		end := func() {
+			if err := kill(p); err != nil {
+				s.Log.Error("a refused login process was not ended", "pid", p.PID, "account", r.Account, "error", err)
 			}
 		}
+		if r.Service == "sshd" {
+			end()
+			return
+		}
+		reply.Refused = end
 	}()
 	proc, err := processOf(p)
 	if err != nil {

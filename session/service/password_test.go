@@ -77,7 +77,11 @@ func (s *stage) enters(p wire.Peer, a xos.Account, service, info string) (wire.P
 	if _, err := s.PAMAccount(context.Background(), p, r); err != nil {
 		return wire.PAMOpenReply{}, err
 	}
-	return s.PAMOpen(context.Background(), p, wire.PAMOpenRequest{PAMRequest: r, AuthInfo: info})
+	reply, err := s.PAMOpen(context.Background(), p, wire.PAMOpenRequest{PAMRequest: r, AuthInfo: info})
+	if reply.Refused != nil {
+		reply.Refused() // as who serves the modules does
+	}
+	return reply, err
 }
 
 func TestRootPassword(t *testing.T) {

@@ -195,12 +195,20 @@ static int exchange(int fd, int op, const struct xos_out *q, int64_t deadline, s
 
 int xos_call(const struct xos_place *at, int op, struct xos_out *q, int ms, struct xos_reply *r)
 {
+	return xos_call_on(at, op, q, ms, r, NULL);
+}
+
+int xos_call_on(const struct xos_place *at, int op, struct xos_out *q, int ms, struct xos_reply *r,
+                int *line)
+{
 	int64_t start = now_ms();
 	struct xos_out h = {q->b, 0, XOS_HEADER, 0};
 	int fd, rc, err;
 
 	memset(r, 0, sizeof *r);
 	r->fd = -1;
+	if (line != NULL)
+		*line = -1;
 	if (q->bad || q->len - XOS_HEADER > XOS_MAX_BODY)
 		return fail(EMSGSIZE);
 	xos_put_u32(&h, XOS_MAGIC);
@@ -212,10 +220,31 @@ int xos_call(const struct xos_place *at, int op, struct xos_out *q, int ms, stru
 	if (fd < 0)
 		return -1;
 	rc = exchange(fd, op, q, start + ms, r);
+	if (rc == 0 && line != NULL) {
+		*line = fd;
+		return 0;
+	}
 	err = errno;
 	close(fd);
 	errno = err;
 	return rc;
+}
+
+void xos_hang_up(int line, int ms)
+{
+	int64_t deadline = now_ms() + ms;
+	int err = errno;
+	ssize_t k;
+	char c;
+
+	shutdown(line, SHUT_WR);
+	while (wait_for(line, POLLIN, deadline) == 0) {
+		k = recv(line, &c, 1, MSG_DONTWAIT);
+		if (k == 0 || (k < 0 && errno != EAGAIN && errno != EINTR))
+			break;
+	}
+	close(line);
+	errno = err;
 }
 
 void xos_reply_free(struct xos_reply *r)

@@ -90,6 +90,13 @@ struct xos_reply {
 int xos_call(const struct xos_place *at, int op, struct xos_out *request, int ms,
              struct xos_reply *reply);
 void xos_reply_free(struct xos_reply *reply);
+/* The same; where there is a reply, the connection stays open on *line, which is
+ * -1 otherwise. */
+int xos_call_on(const struct xos_place *at, int op, struct xos_out *request, int ms,
+                struct xos_reply *reply, int *line);
+/* Says that no more comes, waits at most `ms` until the service has hung up too, and
+ * closes the connection. */
+void xos_hang_up(int line, int ms);
 
 /* Moves a descriptor above the standard ones, of which the host may have
  * closed some; on failure it is closed. */

@@ -102,6 +102,9 @@
 #define XOS_AUTH_MS 27000
 #define XOS_OPEN_MS 20000
 #define XOS_CLOSE_MS 5000
+/* For how long a client that has shown why no session was opened waits for its
+ * end: the service gives it less to show that. */
+#define XOS_END_MS 5000
 
 /* Names. A part of a name (user, VO, group) is a lower case letter and then
  * letters, digits, '_', '-' and '.', not ending in '-' or '.'. A login name is

@@ -16,6 +16,8 @@ type reply struct {
 	file *os.File
 	// undo takes back what the request did, if the reply does not arrive.
 	undo func(context.Context)
+	// refused is called when the client has shown the error, see PAMOpenReply.
+	refused func()
 }
 
 func (r reply) close() {
@@ -206,7 +208,7 @@ func (s *server) open(ctx context.Context, p Peer, r PAMOpenRequest) reply {
 		if opened.Namespace != nil {
 			opened.Namespace.Close()
 		}
-		return failed(err)
+		return reply{err: err, refused: opened.Refused}
 	}
 	out := encoded(func(e *encoder) {
 		e.str(string(opened.Session))

@@ -20,6 +20,9 @@ const (
 	inAll   = 1024
 )
 
+// showTime is how long a client may take to show a refusal.
+const showTime = 2 * time.Second
+
 // requestTime is how long a client may take to send its request.
 const requestTime = time.Second
 
@@ -135,6 +138,9 @@ func (s *server) serve(ctx context.Context, c *net.UnixConn, p Peer) {
 
 	r := s.answer(ctx, p, hd.op, body)
 	defer r.close()
+	if r.refused != nil {
+		defer r.refused()
+	}
 	clear(body) // there may be a password in it
 	if r.err != nil && statusOf(r.err) == stInternal {
 		s.log.Error("request failed", "op", hd.op, "uid", p.UID, "pid", p.PID, "err", r.err)
@@ -145,6 +151,16 @@ func (s *server) serve(ctx context.Context, c *net.UnixConn, p Peer) {
 		defer cancel()
 		r.undo(ctx)
 	}
+	if r.refused != nil && ctx.Err() == nil {
+		awaitEnd(c)
+	}
+}
+
+// awaitEnd returns when the client has hung up, at the latest after showTime. One
+// that goes on talking has ended its turn, too.
+func awaitEnd(c *net.UnixConn) {
+	c.SetDeadline(time.Now().Add(showTime))
+	_, _ = c.Read(make([]byte, 1))
 }
 
 // send writes the reply; one that cannot be encoded becomes an internal error.

@@ -100,6 +100,10 @@ type PAMOpenReply struct {
 	// Namespace is a mount namespace that the login process will enter; nil
 	// for none. Serve closes it.
 	Namespace *os.File
+	// Refused, with an error, is called when the client has shown the refusal to
+	// the user, or has had a few seconds for it: it may end the client then. It is
+	// called whatever becomes of the connection.
+	Refused func()
 }
 
 // Handler answers the requests. An error's kind becomes the reply's status,

@@ -32,14 +32,20 @@ func TestRootPrograms(t *testing.T) {
 		}
 	}
 	// Who is not logged in cannot be joined: what asks for a session all the same
-	// is ended.
+	// is ended, and says why.
 	root("getent passwd nora@lab", 0) // she has a uid, as after any try
-	for _, c := range []string{"sudo -u nora@lab true", "su - nora@lab -c true", "pamtester cron nora@lab acct_mgmt open_session"} {
-		if out, status, err := story.Run(ctx, node, "root", c); err != nil || status == 0 {
+	for program, c := range map[string]string{"sudo": "sudo -u nora@lab echo went on", "su-l": "su - nora@lab -c 'echo went on'",
+		"cron": "pamtester cron nora@lab acct_mgmt open_session 'setcred(PAM_ESTABLISH_CRED)'"} {
+		out, status, err := story.Run(ctx, node, "root", c)
+		if err != nil || status == 0 || strings.Contains(out, "went on") || strings.Contains(out, "credential") {
 			t.Errorf("without a session, %s: status %d (%v)\n%s", c, status, err, out)
 		}
+		why := "nora@lab is not logged in on node1, and " + program + " lets in only who is (log in there first, by ssh or with the grid password, and stay"
+		if !strings.Contains(out, why) {
+			t.Errorf("%s does not say why:\n%s", c, out)
+		}
+		root("journalctl -q --no-pager", 0, why)
 	}
-	root("journalctl -q --no-pager -u xos-node", 0, "nora@lab has no session here that this one could join (log in by ssh, or with the grid password)")
 	sh, err := g.Node("client").Shell(ctx, "su", "-l", "nora")
 	if err != nil {
 		t.Fatal(err)
