@@ -211,11 +211,15 @@ static __always_inline int judge_task(__u32 hook, __u32 aim, struct task_struct 
 static __always_inline int judge_surface(__u32 hook, __u32 surface)
 {
 	__u32 vo = subject();
+	int allowed = 0;
 
+	/* A compiler that gave back the label, since it is 0 then, would leave the
+	 * verifier without what it knows of it. */
+	asm volatile("" : "+r"(allowed));
 	if (!vo)
-		return 0;
+		return allowed;
 	if (vo != XOS_STRANGER && !((closed(vo) >> surface) & 1))
-		return 0;
+		return allowed;
 	tell(hook, vo, vo, 0);
 	return -EPERM;
 }

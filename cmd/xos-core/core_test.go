@@ -370,8 +370,8 @@ func TestRootDelegation(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got.Msg.NotAfter.AsTime().After(id.NotAfter) {
-		t.Errorf("valid until %v, longer than the credential that signed the order", got.Msg.NotAfter.AsTime())
+	if until := got.Msg.Until.AsTime(); got.Msg.NotAfter.AsTime().After(until) || until.After(cred.NotAfter) {
+		t.Errorf("valid until %v, and renewed until %v, longer than her own credential", got.Msg.NotAfter.AsTime(), until)
 	}
 	if _, err := ask(node1, signed); !xos.Is(err, xos.Permission) {
 		t.Errorf("an order for another machine: %v", err)
