@@ -155,21 +155,47 @@ func (w Wallet) Accounts() []xos.Account {
 // Load reads an account's credential; it does not judge its validity.
 func (w Wallet) Load(a xos.Account) (Credential, error) {
 	dir := w.path(a)
-	pair, err := tls.LoadX509KeyPair(filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem"))
+	var files map[string][]byte
+	var err error
+	for range 16 { // logins at the same time
+		if files, err = readTogether(dir, "cert.pem", "key.pem", "id_ed25519-cert.pub"); !os.IsNotExist(err) {
+			break
+		}
+		if _, missing := os.Stat(dir); missing != nil {
+			break
+		}
+	}
 	if os.IsNotExist(err) {
 		return Credential{}, xos.Errorf(xos.NotFound, "no credential for %s", a).WithHint("xos login %s", a)
 	} else if err != nil {
 		return Credential{}, xos.Errorf(xos.Invalid, "reading %s: %w", dir, err).WithHint("xos login %s", a)
 	}
-	line, err := os.ReadFile(filepath.Join(dir, "id_ed25519-cert.pub"))
+	pair, err := tls.X509KeyPair(files["cert.pem"], files["key.pem"])
 	if err != nil {
 		return Credential{}, xos.Errorf(xos.Invalid, "reading %s: %w", dir, err).WithHint("xos login %s", a)
 	}
-	cert, err := parseSSH(string(line))
+	cert, err := parseSSH(string(files["id_ed25519-cert.pub"]))
 	if err != nil {
 		return Credential{}, err
 	}
 	return Credential{Account: a, TLS: pair, SSH: cert, NotAfter: pair.Leaf.NotAfter}, nil
+}
+
+// readTogether reads files of one folder, even if another takes its place
+// meanwhile. One that was removed then lacks some.
+func readTogether(dir string, names ...string) (map[string][]byte, error) {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer root.Close()
+	files := map[string][]byte{}
+	for _, name := range names {
+		if files[name], err = root.ReadFile(name); err != nil {
+			return nil, err
+		}
+	}
+	return files, nil
 }
 
 // Remove destroys an account's credential; it is no error if there is none.

@@ -166,14 +166,17 @@ func TestLoginsAtTheSameTime(t *testing.T) {
 				return
 			default:
 			}
-			// Load reads several files: their folder may be exchanged between.
 			if _, err := os.Stat(filepath.Join(dir, "alice@physics", "key.pem")); err != nil {
 				t.Errorf("for a moment there is no key: %v", err)
 				return
 			}
+			if _, err := wallet.Open(dir).Load(alice); err != nil {
+				t.Errorf("for a moment there is no credential: %v", err)
+				return
+			}
 		}
 	})
-	for i := range 4 {
+	for i := range 40 {
 		r := answer(t, a, "alice@physics")
 		stores.Go(func() {
 			if _, err := wallet.Open(dir).Store(alice, r.Request, r.chain, r.line); err != nil {
