@@ -32,7 +32,7 @@ func TestRootPrograms(t *testing.T) {
 		}
 	}
 	// Who is not logged in cannot be joined: what asks for a session all the same
-	// is ended, and says why, but for sudo without a terminal, in the log only.
+	// is ended, and says why: sudo, which shows nothing of it, in the log only.
 	root("getent passwd nora@lab", 0) // she has a uid, as after any try
 	for program, c := range map[string]string{"sudo": "sudo -u nora@lab echo went on", "su-l": "su - nora@lab -c 'echo went on'",
 		"cron": "pamtester cron nora@lab acct_mgmt open_session 'setcred(PAM_ESTABLISH_CRED)'"} {
