@@ -65,18 +65,19 @@ func (s *Service) sweep() {
 	}
 	s.mu.Unlock()
 	for _, p := range people {
-		s.mu.Lock()
-		who, was := p.who, p.fate
-		s.mu.Unlock()
-		fate, why := s.sentence(who)
-		if fate == was && fate != vom.FateFreeze {
+		if _, _, _, todo := s.due(p); !todo {
 			continue
 		}
 		s.mu.Lock()
 		p.judging = true
 		s.mu.Unlock()
 		s.work.Go(func() {
-			s.carryOut(p, was, fate, why)
+			s.bailiffs <- struct{}{}
+			defer func() { <-s.bailiffs }()
+			// By what holds when its turn has come.
+			if was, fate, why, todo := s.due(p); todo {
+				s.carryOut(p, was, fate, why)
+			}
 			s.mu.Lock()
 			again := p.appeal
 			p.judging, p.appeal = false, false
@@ -96,6 +97,21 @@ func (s *Service) sweep() {
 		}
 	}
 }
+
+// due gives a person's fate so far and the present one, and whether there is
+// something to do about it.
+func (s *Service) due(p *person) (was, fate vom.Fate, why error, todo bool) {
+	s.mu.Lock()
+	who, was := p.who, p.fate
+	s.mu.Unlock()
+	fate, why = s.sentence(who)
+	return was, fate, why, fate != was || fate == vom.FateFreeze
+}
+
+// atOnce is for how many people sentences are carried out at the same time. Each
+// takes a thread while it is in a system call, and Go ends a program that has
+// 10,000.
+const atOnce = 1024
 
 // carryOut brings a person from one fate to another.
 func (s *Service) carryOut(p *person, was, fate vom.Fate, why error) {

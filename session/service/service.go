@@ -101,7 +101,9 @@ type Service struct {
 	work    sync.WaitGroup
 	changed chan struct{} // there is a new bundle
 	revoked chan session.Sentence
-	tending sync.Mutex
+	// bailiffs are those who carry a sentence out now, atOnce of them at most.
+	bailiffs chan struct{}
+	tending  sync.Mutex
 
 	snaps *wire.Publisher // of what lookups may say
 
@@ -155,7 +157,7 @@ func New(cfg Config, deps Deps) (*Service, error) {
 		cfg.Tend = 10 * time.Second
 	}
 	s := &Service{cfg: cfg, Deps: deps,
-		changed: make(chan struct{}, 1), revoked: make(chan session.Sentence, 64),
+		changed: make(chan struct{}, 1), revoked: make(chan session.Sentence, 64), bailiffs: make(chan struct{}, atOnce),
 		people: map[xos.Account]*person{}, sessions: map[xos.SessionID]*login{},
 		learned: map[xos.Account][]xos.GroupName{}, refusals: refusals{lately: map[string]*refusal{}},
 		tries: tries{}, agents: map[xos.Account]*served{}, attends: make(chan struct{}, attending), checking: make(chan struct{}, maxChecking)}
