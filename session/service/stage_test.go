@@ -49,10 +49,10 @@ type stage struct {
 	mounts *mounts
 	audit  *audit.Log
 	// For the recycling of uids.
-	quarantine, idle, tend time.Duration
-	subids                 account.Pool
-	search                 func([]residue.Subject) residue.Report
-	auditor                service.Auditor
+	quarantine, idle, tend, linger, retire time.Duration
+	subids                                 account.Pool
+	search                                 func([]residue.Subject) residue.Report
+	auditor                                service.Auditor
 	// first and last bound the ids, where a test wants few; log is the service's.
 	first, last uint32
 	log         *slog.Logger
@@ -106,7 +106,7 @@ func (s *stage) start() {
 		s.Fatal(err)
 	}
 	s.born, _ = process.Now()
-	s.Service, err = service.New(service.Config{Node: "node1", Run: s.run, Homes: filepath.Join(s.dir, "home"), Linger: 100 * time.Millisecond, Tend: cmp.Or(s.tend, 50*time.Millisecond), Idle: s.idle, Retire: 20 * time.Millisecond},
+	s.Service, err = service.New(service.Config{Node: "node1", Run: s.run, Homes: filepath.Join(s.dir, "home"), Linger: cmp.Or(s.linger, 100*time.Millisecond), Tend: cmp.Or(s.tend, 50*time.Millisecond), Idle: s.idle, Retire: cmp.Or(s.retire, 20*time.Millisecond)},
 		service.Deps{Verifier: s.ca.Verifier(), Bundle: s.ca.Bundle, Policy: policy, Accounts: s.accounts, Guard: s.guard, Mounter: s.mounts,
 			Credentials: s.core.client(), Audit: s.auditor, Reachable: func() bool { return true }, Jobs: func() int { return 0 }, Now: s.now,
 			Search: s.hunt, Log: s.log})
@@ -289,6 +289,13 @@ type mounts struct {
 	n  map[xos.VolumeID]int // how often each was mounted
 	// trouble, if it is set, is what mounting ends with.
 	trouble func(context.Context, xos.VolumeID) error
+}
+
+// homes is how many are there now.
+func (m *mounts) homes() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return len(m.at)
 }
 
 func (m *mounts) count(v xos.VolumeID) int {

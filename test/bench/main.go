@@ -39,6 +39,7 @@ type measurement struct {
 var alone = []measurement{
 	names,
 	{[]string{"nss_rebuild_100k_ms", "nss_change_100k_ms"}, publish},
+	{[]string{"logins_per_s"}, sustained},
 }
 
 // onGrid are in their order: what must be idle comes before any load.
