@@ -33,19 +33,19 @@ func (s *stage) sub(f func(s *stage)) func(t *testing.T) {
 	return func(t *testing.T) { f(&stage{s.Machine, t, t.Context()}) }
 }
 
-// guards runs the guard's own tests of its LSM programs, which this kernel must
-// have, without the guard of xos-node: to that one their people are strangers,
-// who may execute nothing. Those that take long are about the guard, not the
-// kernel: once is enough.
+// guards runs the guard's own tests of its programs, those for LSM among them,
+// which this kernel must have, without the guard of xos-node: to that one their
+// people are strangers, who may execute nothing. Those that take long are about
+// the guard, not the kernel: once is enough.
 func guards(s *stage) {
 	s.program("guard.test", "../../nodeguard/guard", true)
 	s.root("systemctl stop xos-node && rm -f /sys/fs/bpf/xos/link_*")
 	defer s.root("systemctl start xos-node")
 	// A stranger executes again when the kernel has let go of the programs.
 	s.root("for i in $(seq 60); do setpriv --reuid 1879058192 --regid 1879058192 --clear-groups true 2>/dev/null && exit; sleep 1; done; exit 1")
-	which := "LSM"
+	which := "LSM|DevicesAreGiven|TableIsTheModel|UsageIsTold|LowersItsCeilings"
 	if s.Kernel != vm.Kernels[0] {
-		which = "LSM(KeepsVOsApart|LosingAHook|TellsEachRefusal)"
+		which = "LSM(KeepsVOsApart|LosingAHook|TellsEachRefusal|Shares|Forbids)|DevicesAreGiven|TableIsTheModel|UsageIsTold"
 	}
 	var said strings.Builder
 	exit, err := s.Do(s.ctx, wire.Spec{

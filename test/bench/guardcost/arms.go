@@ -128,9 +128,19 @@ func (s stage) begin(a arm) (cgroup *os.File, end func() error, err error) {
 	case apparmor:
 		load := exec.Command("apparmor_parser", "--replace", "--skip-cache")
 		load.Stdin, load.Stderr = strings.NewReader(fmt.Sprintf(profile, s.dir)), os.Stderr
-		err = load.Run()
+		if err = load.Run(); err == nil {
+			ends = append(ends, loaded{})
+		}
 	}
 	return cgroup, end, err
+}
+
+// loaded is the AppArmor profile in the kernel.
+type loaded struct{}
+
+// Close takes it out again.
+func (loaded) Close() error {
+	return os.WriteFile("/sys/kernel/security/apparmor/.remove", []byte("guardcost"), 0)
 }
 
 // settled waits until the kernel has let go of all the guard's programs.
