@@ -62,6 +62,18 @@ func TestRootSubmit(t *testing.T) {
 			t.Errorf("%v", err)
 		}
 	})
+	t.Run("too busy to answer at once", func(t *testing.T) {
+		for _, want := range []*xosv1.SubmitRequest{on("node2", spec("true")), spec("true")} {
+			w.node1.busy.Store(3)
+			resp, err := w.node1.jobs.Submit(t.Context(), connect.NewRequest(want))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if job := w.node1.wait(resp.Msg.Job.Id); job.State != xosv1.JobState_JOB_STATE_DONE {
+				t.Errorf("%v", job)
+			}
+		}
+	})
 	t.Run("malformed", func(t *testing.T) {
 		for _, r := range []*xosv1.SubmitRequest{spec(), spec("a\x00"), {Spec: &xosv1.JobSpec{Argv: []string{"a"}, Conditions: []*xosv1.Condition{{Attribute: "x y"}}}}, {}} {
 			if _, err := w.node1.jobs.Submit(t.Context(), connect.NewRequest(r)); !xos.Is(err, xos.Invalid) {

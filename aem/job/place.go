@@ -69,7 +69,8 @@ func rank(found []srds.Attributes) {
 // has ended, or this process does.
 func (j *managed) place(ctx context.Context) bool {
 	job := j.record()
-	end := j.m.Now().Add(j.m.cfg.Patience)
+	began := j.m.Now()
+	end := began.Add(j.m.cfg.Patience)
 	q, err := query(job.Spec, j.account.VO)
 	if err != nil {
 		return j.refuse(err)
@@ -81,13 +82,13 @@ func (j *managed) place(ctx context.Context) bool {
 			return true
 		}
 	}
-	for {
-		found, refused, err := j.m.Resources.Find(ctx, q, maxFound, j.m.cfg.Find)
+	for window := j.m.cfg.Find; ; window = min(2*window, longestFind) {
+		found, refused, err := j.m.Resources.Find(ctx, q, maxFound, window)
 		if ctx.Err() != nil {
 			return false
 		}
 		refusals := map[string]error{}
-		wait := err != nil
+		wait := err != nil || len(found) == 0 && j.silent(refused, began)
 		rank(found)
 		for _, a := range found {
 			if j.record().KillWanted {
@@ -113,13 +114,35 @@ func (j *managed) place(ctx context.Context) bool {
 			}
 			return j.refuse(explain(q, refused, refusals))
 		}
-		j.setTrouble("waiting for the grid: " + reason(err, refusals))
+		why := "no machine has answered yet"
+		if err != nil || len(refusals) > 0 {
+			why = reason(err, refusals)
+		}
+		j.setTrouble("waiting for the grid: " + why)
 		select {
 		case <-ctx.Done():
 			return false
 		case <-time.After(500 * time.Millisecond):
 		}
 	}
+}
+
+// longestFind and named are bounds of the wait for machines too busy to answer
+// in time: how long they get for one answer, and how long the machine that the
+// user named may say nothing while others answer. The name may be wrong.
+const longestFind, named = 5 * time.Second, 3 * time.Second
+
+// silent is whether those that matter have not been heard, which is no refusal.
+func (j *managed) silent(refused map[string]int, began time.Time) bool {
+	if len(refused) == 0 {
+		return true
+	}
+	for attribute := range refused {
+		if attribute != "node" {
+			return false
+		}
+	}
+	return j.m.Now().Before(began.Add(named))
 }
 
 func (j *managed) refuse(err error) bool {

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -24,6 +25,7 @@ import (
 	"github.com/xtreemos/xos/api/xos/v1/xosv1connect"
 	"github.com/xtreemos/xos/infra/bus/bustest"
 	"github.com/xtreemos/xos/infra/rpc"
+	"github.com/xtreemos/xos/srds"
 	"github.com/xtreemos/xos/srds/overlay"
 	"github.com/xtreemos/xos/vom/credential/credtest"
 )
@@ -53,6 +55,7 @@ type machine struct {
 
 	dir       string
 	resources *overlay.Overlay
+	busy      atomic.Int32 // so many of its questions come to nothing
 	stop      func()
 }
 
@@ -82,11 +85,28 @@ func (w *world) machine(name string) *machine {
 	return mc
 }
 
+// Find implements srds.Directory, for machines that are too busy at times:
+// another than node2 may have answered.
+func (mc *machine) Find(ctx context.Context, q srds.Query, most int, wait time.Duration) ([]srds.Attributes, map[string]int, error) {
+	if mc.busy.Add(-1) < 0 {
+		return mc.resources.Find(ctx, q, most, wait)
+	}
+	if len(q.Ranges) > 0 {
+		return nil, map[string]int{"node": 1}, nil
+	}
+	return nil, map[string]int{}, nil
+}
+
+// Answer implements srds.Directory.
+func (mc *machine) Answer(ctx context.Context, describe func() srds.Attributes) error {
+	return mc.resources.Answer(ctx, describe)
+}
+
 func (mc *machine) startManager() {
 	t := mc.w.t
 	t.Helper()
 	m, err := job.New(job.Config{Node: mc.Name, Site: "test", Dir: filepath.Join(mc.dir, "state"), Lost: 2 * time.Second, Patience: 3 * time.Second},
-		job.Deps{Verifier: mc.w.CA.Verifier(), Sessions: mc.Sessions, Resources: mc.resources, Machine: credtest.Show(mc.Machine),
+		job.Deps{Verifier: mc.w.CA.Verifier(), Sessions: mc.Sessions, Resources: mc, Machine: credtest.Show(mc.Machine),
 			Core: mc.w.CoreAddress, Now: time.Now,
 			Log: slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))})
 	if err != nil {
