@@ -36,7 +36,7 @@ lintian: debs
 	lintian --allow-root --fail-on error --suppress-tags maintainer-script-calls-systemctl $(DIST)/*.deb
 
 # Packages whose concurrency is worth the race detector's time.
-RACE := ./infra/kv/pebble ./infra/bus/nats ./session/account ./session/wire ./vom/xvoms ./vom/vops ./xfs/client ./xfs/osd ./xfs/mrc ./nodeguard/...
+RACE := ./aem/job ./infra/kv/pebble ./infra/bus/nats ./session/account ./session/wire ./vom/xvoms ./vom/vops ./xfs/client ./xfs/osd ./xfs/mrc ./nodeguard/...
 
 # Not in `make test`: emulated on two processors it takes longer than all else.
 VM := github.com/xtreemos/xos/test/vm

@@ -110,12 +110,13 @@ func (m *Manager) newID() string {
 
 // attend starts the goroutines of a job: they end with it, or with m.
 func (m *Manager) attend(j *managed) {
+	job := j.record() // before they change it
 	m.work.Go(func() { j.live() })
 	m.work.Go(func() { j.keepRecord() })
-	if j.shadow != (shadow.ID{}) && !ended(j.job) {
+	if j.shadow != (shadow.ID{}) && !ended(job) {
 		m.work.Go(func() { j.follow() })
 	}
-	if j.job.KillWanted {
+	if job.KillWanted {
 		m.work.Go(func() { j.carryOutKill() })
 	}
 }
