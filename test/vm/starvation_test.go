@@ -1,7 +1,9 @@
 package vm_test
 
 import (
+	"bytes"
 	"context"
+	"fmt"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -47,24 +49,29 @@ func ceilingsAreSet(s *stage) {
 
 // appetite is one way to eat a machine, and how it shows that the hog has come
 // to its ceiling: a file of its cgroup, and a key in it that has grown, or the
-// number that it has reached.
+// number that it has reached. Without a file there is no ceiling.
 type appetite struct {
 	name      string
+	jobs      bool // a job can have it, not only a session
+	logins    bool
 	file, key string
 	full      int64
-	// ended means that the kernel kills it.
-	ended bool
+	// killed means that the kernel may, for want of memory.
+	killed bool
 }
 
 var appetites = []appetite{
-	{"cpu", "cpu.stat", "nr_throttled", 0, false},
+	{"cpu", true, true, "cpu.stat", "nr_throttled", 0, false},
 	// Before Linux 6.11 a refused fork is counted where the process is, not where
 	// the ceiling is.
-	{"processes", "pids.current", "", 150, false},
-	{"memory", "memory.events", "oom_kill", 0, true},
-	{"files", "memory.events", "high", 0, false},
-	{"writes", "io.stat", "wbytes", 0, false},
-	{"syncs", "io.stat", "wbytes", 0, false},
+	{"processes", true, true, "pids.current", "", 150, false},
+	{"memory", true, true, "memory.events", "oom_kill", 0, true},
+	{"files", true, true, "memory.events", "high", 0, true},
+	{"reads", true, true, "io.stat", "rbytes", 0, false},
+	// A job's disks are its home and memory.
+	{"writes", false, true, "io.stat", "wbytes", 0, false},
+	{"syncs", false, true, "io.stat", "wbytes", 0, false},
+	{"home", true, false, "", "", 0, false},
 }
 
 // patience is how long alice may wait for a login and a job while a member of
@@ -84,10 +91,14 @@ func nobodyStarves(s *stage) {
 	s.t.Logf("a login and a job take alice %.1f s when nobody eats", idle.Seconds())
 	logins := ofLogins(s)
 	for _, a := range appetites {
-		s.eat(a, []hog{
-			{ofJobs, ssh("carol@chemistry", "exec xsub --node node1 -- hog "+a.name)},
-			{logins, ssh("carol@chemistry", "exec hog "+a.name)},
-		}, alice, patience(idle))
+		var hogs []hog
+		if a.jobs {
+			hogs = append(hogs, hog{ofJobs, ssh("carol@chemistry", "exec xsub --node node1 -- hog "+a.name)})
+		}
+		if a.logins {
+			hogs = append(hogs, hog{logins, ssh("carol@chemistry", "exec hog "+a.name)})
+		}
+		s.eat(a, hogs, alice, patience(idle))
 	}
 }
 
@@ -101,23 +112,18 @@ func (s *stage) eat(a appetite, hogs []hog, alice string, patience time.Duration
 	ctx, cancel := context.WithTimeout(s.ctx, 4*commandTime)
 	defer cancel()
 	var running sync.WaitGroup
-	before := map[string]int64{}
+	before, ends := map[string]int64{}, map[string]chan string{}
 	for _, h := range hogs {
 		was := s.count(h.cgroup, a)
 		before[h.cgroup] = was
+		ended := make(chan string, 1)
+		ends[h.cgroup] = ended
 		running.Go(func() {
-			_, _ = s.Do(ctx, wire.Spec{Argv: testbed.As("carol", h.command)}, vm.Streams{})
+			var said bytes.Buffer
+			exit, err := s.Do(ctx, wire.Spec{Argv: testbed.As("carol", h.command)}, vm.Streams{Stdout: &said, Stderr: &said})
+			ended <- fmt.Sprintf("status %d (%v)\n%s", exit.Code, err, said.String())
 		})
-		for deadline := time.Now().Add(commandTime); ; {
-			if n := s.count(h.cgroup, a); a.full == 0 && n > was || a.full > 0 && n >= a.full {
-				break
-			}
-			if time.Now().After(deadline) {
-				s.t.Errorf("%s: no ceiling is met: %s of %s was %d and is:\n%s", a.name, a.file, h.cgroup, was,
-					s.root("cat "+h.cgroup+"/"+a.file+"; ps -eo user:16,pid,stat,comm | grep chem"))
-				break
-			}
-		}
+		s.full(h, a, was, ended)
 	}
 	began := time.Now()
 	out, status, err := s.do(s.ctx, "", "alice", alice)
@@ -132,19 +138,61 @@ func (s *stage) eat(a appetite, hogs []hog, alice string, patience time.Duration
 		s.t.Logf("%-9s: alice waited %4.1f s; %s %s of %s grew from %d to %d", a.name, took.Seconds(), a.file, a.key,
 			filepath.Base(h.cgroup), before[h.cgroup], s.count(h.cgroup, a))
 	}
-	if a.ended {
-		running.Wait() // the kernel has seen to it
+	for _, h := range hogs {
+		select {
+		case said := <-ends[h.cgroup]:
+			if !a.killed {
+				s.t.Errorf("%s: %s ended before alice had her turn: %s", a.name, h.command, said)
+			}
+		default:
+		}
 	}
 	cancel()
 	s.root("pkill -9 -u carol@chemistry; for i in $(seq 600); do pgrep -u carol@chemistry hog >/dev/null || exit 0; sleep 0.1; done; exit 1")
 	running.Wait()
 	s.root("find /var/tmp -name 'hog-*' -prune -exec rm -r {} +")
+	s.as("carol", ssh("carol@chemistry", "rm -rf ~/hog-*"))
+}
+
+// full waits until a hog has met its ceiling. It looks seldom: each look is a
+// process of the machine's, of which the hog is to have the rest.
+func (s *stage) full(h hog, a appetite, was int64, ended <-chan string) {
+	for deadline := time.Now().Add(commandTime); ; {
+		if n := s.count(h.cgroup, a); a.full == 0 && n > was || a.full > 0 && n >= a.full {
+			return
+		}
+		if a.file == "" && s.root("pgrep -fx 'hog "+a.name+"' || true") != "" {
+			return
+		}
+		why := ""
+		select {
+		case said := <-ended:
+			if a.killed {
+				time.Sleep(time.Second) // it may have been counted since
+				if s.count(h.cgroup, a) > was {
+					return
+				}
+			}
+			why = "it ended: " + said
+		case <-time.After(2 * time.Second):
+			if time.Now().Before(deadline) {
+				continue
+			}
+			why = "it runs: " + s.root("ps -eo user:16,pid,stat,comm | grep chem")
+		}
+		s.t.Errorf("%s: no ceiling is met: %s of %s was %d and is:\n%s\n%s: %s", a.name, a.file, h.cgroup, was,
+			s.root("cat "+h.cgroup+"/"+a.file+" || true"), h.command, why)
+		return
+	}
 }
 
 // count reads a number of a cgroup's file, summed over its lines ("254:0
 // rbytes=1 wbytes=2" or "max 3", or "4" without a key); 0 while there is no such
 // cgroup.
 func (s *stage) count(cgroup string, a appetite) int64 {
+	if a.file == "" {
+		return 0
+	}
 	text, err := s.ReadFile(s.ctx, cgroup+"/"+a.file)
 	if failed(err) != nil {
 		s.t.Fatal(err)

@@ -7,13 +7,16 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
+	"sync"
 	"syscall"
 	"time"
 	"unsafe"
 )
 
 var appetites = map[string]func() error{
-	"cpu": spin, "processes": fork, "memory": memory, "files": files, "writes": writes, "syncs": syncs,
+	"cpu": spin, "processes": fork, "memory": memory, "files": files, "files alone": alone, "reads": reads, "writes": writes,
+	"syncs": func() error { return syncs("/var/tmp") }, "home": func() error { return syncs(os.Getenv("HOME")) },
 }
 
 func main() {
@@ -22,7 +25,7 @@ func main() {
 		eat = appetites[os.Args[1]]
 	}
 	if eat == nil {
-		fmt.Fprintln(os.Stderr, "usage: hog cpu|processes|memory|files|writes|syncs")
+		fmt.Fprintln(os.Stderr, "usage: hog cpu|processes|memory|files|reads|writes|syncs|home")
 		os.Exit(64)
 	}
 	if err := eat(); err != nil {
@@ -52,6 +55,7 @@ func child(argv ...string) (int, error) {
 
 // fork starts processes, also when no more can be had.
 func fork() error {
+	threads(16)
 	for told := false; ; {
 		_, err := child("/bin/sleep", "1000")
 		if err != nil {
@@ -62,6 +66,22 @@ func fork() error {
 			time.Sleep(time.Millisecond)
 		}
 	}
+}
+
+// threads makes some for Go's scheduler, which ends a program that can have no
+// more.
+func threads(n int) {
+	var made sync.WaitGroup
+	made.Add(n)
+	for range n {
+		go func() {
+			runtime.LockOSThread()
+			defer runtime.UnlockOSThread()
+			made.Done()
+			made.Wait()
+		}()
+	}
+	made.Wait()
 }
 
 // memory touches pages, for ever.
@@ -78,38 +98,78 @@ func memory() error {
 	}
 }
 
-// files opens what it may and has children do the same.
+// files opens what it may, and so do its children: sockets, since the kernel's
+// memory for one is many times that for a file.
 func files() error {
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	for range 16 {
+		if _, err := child(self, "files alone"); err != nil {
+			fmt.Println("no more processes:", err)
+			break
+		}
+	}
+	return alone()
+}
+
+func alone() error {
 	var limit syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err == nil {
 		limit.Cur = limit.Max
 		_ = syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit)
 	}
-	told := false
 	for {
-		_, err := syscall.Open("/dev/null", syscall.O_RDONLY, 0)
-		if err == nil {
-			continue
-		}
-		if !told {
-			fmt.Println("no more files:", err)
-			told = true
-		}
-		if errors.Is(err, syscall.EMFILE) {
-			_, err = child(os.Args...)
-		}
-		if err != nil {
-			time.Sleep(time.Millisecond)
+		if _, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0); err != nil {
+			// Not time.Sleep: a first timer of Go's needs a file.
+			_ = syscall.Nanosleep(&syscall.Timespec{Nsec: 1e6}, nil)
 		}
 	}
 }
 
-// scratch is a directory on the machine's disk.
-func scratch() (string, error) { return os.MkdirTemp("/var/tmp", "hog-") }
+// reads goes past the cache, so that what it is given can be counted.
+func reads() error {
+	var names []string
+	err := filepath.WalkDir("/usr/lib", func(name string, e os.DirEntry, err error) error {
+		if err == nil && e.Type().IsRegular() {
+			names = append(names, name)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	buffer := aligned(1 << 20)
+	for {
+		read := 0
+		for _, name := range names {
+			f, err := os.OpenFile(name, os.O_RDONLY|syscall.O_DIRECT, 0)
+			if err != nil {
+				continue
+			}
+			for n := 1; n > 0; {
+				n, _ = f.Read(buffer)
+				read += n
+			}
+			f.Close()
+		}
+		if read == 0 {
+			return errors.New("nothing below /usr/lib can be read")
+		}
+	}
+}
 
-// writes goes past the cache, so that what it is given can be counted.
+// aligned gives memory that the kernel reads a disk into.
+func aligned(size int) []byte {
+	raw := make([]byte, size+4096)
+	at := 4096 - int(uintptr(unsafe.Pointer(&raw[0]))%4096)
+	return raw[at : at+size]
+}
+
+// writes goes past the cache likewise.
 func writes() error {
-	dir, err := scratch()
+	dir, err := os.MkdirTemp("/var/tmp", "hog-")
 	if err != nil {
 		return err
 	}
@@ -118,18 +178,17 @@ func writes() error {
 		return err
 	}
 	const size, most = 1 << 20, 64 << 20
-	raw := make([]byte, size+4096)
-	at := 4096 - int(uintptr(unsafe.Pointer(&raw[0]))%4096)
+	buffer := aligned(size)
 	for off := int64(0); ; off = (off + size) % most {
-		if _, err := f.WriteAt(raw[at:at+size], off); err != nil {
+		if _, err := f.WriteAt(buffer, off); err != nil {
 			return err
 		}
 	}
 }
 
-// syncs has the journal of the file system written, from many threads.
-func syncs() error {
-	dir, err := scratch()
+// syncs has a file system's journal, or its servers, written from many threads.
+func syncs(where string) error {
+	dir, err := os.MkdirTemp(where, "hog-")
 	if err != nil {
 		return err
 	}
