@@ -155,18 +155,12 @@ func node(ctx context.Context, cfg config, keeper *trust.Keeper, log *slog.Logge
 	for _, f := range guard.Unbound(ofVO, ofAccount, features) {
 		log.Warn("ceilings of node.toml are not in force", "missing", f.Name, "why", f.Why)
 	}
-	shim, err := listenShim(cfg.Run)
-	if err != nil {
-		return err
-	}
 	tcp, err := net.Listen("tcp", cfg.Listen)
 	if err != nil {
-		shim.Close()
 		return xos.Errorf(xos.Unavailable, "listening: %w", err)
 	}
-	local, err := rpc.ListenUnix(filepath.Join(cfg.Run, "session.sock"), 0o666)
+	shim, local, err := listen(cfg.Run)
 	if err != nil {
-		shim.Close()
 		tcp.Close()
 		return err
 	}

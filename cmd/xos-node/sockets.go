@@ -6,35 +6,23 @@ import (
 	"path/filepath"
 	"time"
 
-	"github.com/xtreemos/xos"
+	"github.com/xtreemos/xos/infra/handover"
 )
 
-// listenShim makes the modules' socket, to which everybody may connect: who is
-// answered what is decided by who asks. It appears complete, in place of one
-// that a predecessor left.
-func listenShim(run string) (*net.UnixListener, error) {
-	path := filepath.Join(run, "shim.sock")
-	if c, err := net.DialTimeout("unix", path, time.Second); err == nil {
-		c.Close()
-		return nil, xos.Errorf(xos.Exists, "another process serves %s", path)
+// listen makes the sockets to which everybody of this machine may connect, the
+// modules' and the users': who is answered what is decided by who asks. They
+// outlive a restart, so that a login waits for it.
+func listen(run string) (shim, users *net.UnixListener, err error) {
+	held := handover.Take()
+	defer held.Close()
+	if shim, err = held.Listen("shim", filepath.Join(run, "shim.sock"), 0o666); err != nil {
+		return nil, nil, err
 	}
-	fresh := path + ".new"
-	if err := os.Remove(fresh); err != nil && !os.IsNotExist(err) {
-		return nil, xos.Errorf(xos.Internal, "making %s: %w", path, err)
+	if users, err = held.Listen("session", filepath.Join(run, "session.sock"), 0o666); err != nil {
+		shim.Close()
+		return nil, nil, err
 	}
-	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: fresh, Net: "unix"})
-	if err != nil {
-		return nil, xos.Errorf(xos.Internal, "making %s: %w", path, err)
-	}
-	l.SetUnlinkOnClose(false)
-	if err = os.Chmod(fresh, 0o666); err == nil {
-		err = os.Rename(fresh, path)
-	}
-	if err != nil {
-		l.Close()
-		return nil, xos.Errorf(xos.Internal, "making %s: %w", path, err)
-	}
-	return l, nil
+	return shim, users, nil
 }
 
 // advertised gives where other machines reach this one: what the

@@ -198,12 +198,26 @@ int xos_call(const struct xos_place *at, int op, struct xos_out *q, int ms, stru
 	return xos_call_on(at, op, q, ms, r, NULL);
 }
 
+/* Whether an answer that was lost with the service that was to give it may be
+ * asked for again: nothing has been opened, closed or tried by it. */
+static int question(int op)
+{
+	switch (op) {
+	case XOS_OP_PAM_AUTH:
+	case XOS_OP_PAM_OPEN:
+	case XOS_OP_PAM_CLOSE:
+		return 0;
+	}
+	return 1;
+}
+
 int xos_call_on(const struct xos_place *at, int op, struct xos_out *q, int ms, struct xos_reply *r,
                 int *line)
 {
 	int64_t start = now_ms();
 	struct xos_out h = {q->b, 0, XOS_HEADER, 0};
-	int fd, rc, err;
+	int fd, rc, err, again = question(op);
+	int64_t connected;
 
 	memset(r, 0, sizeof *r);
 	r->fd = -1;
@@ -216,18 +230,26 @@ int xos_call_on(const struct xos_place *at, int op, struct xos_out *q, int ms, s
 	xos_put_u32(&h, (uint32_t)(q->len - XOS_HEADER));
 	xos_put_u32(&h, 0);
 
-	fd = connect_to(at, start + XOS_CONNECT_MS);
-	if (fd < 0)
-		return -1;
-	rc = exchange(fd, op, q, start + ms, r);
-	if (rc == 0 && line != NULL) {
-		*line = fd;
-		return 0;
+	for (connected = start;; connected = now_ms()) {
+		fd = connect_to(at, connected + XOS_CONNECT_MS);
+		if (fd < 0)
+			return -1;
+		rc = exchange(fd, op, q, start + ms, r);
+		if (rc == 0 && line != NULL) {
+			*line = fd;
+			return 0;
+		}
+		err = errno;
+		close(fd);
+		errno = err;
+		/* Its successor has the same socket. */
+		if (rc == 0 || !again || (err != ECONNRESET && err != EPIPE))
+			return rc;
+		again = 0;
+		xos_reply_free(r);
+		memset(r, 0, sizeof *r);
+		r->fd = -1;
 	}
-	err = errno;
-	close(fd);
-	errno = err;
-	return rc;
 }
 
 void xos_hang_up(int line, int ms)

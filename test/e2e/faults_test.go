@@ -122,6 +122,9 @@ func TestRootKills(t *testing.T) {
 		if _, err := g.Node(node).KillMain(ctx, unit); err != nil {
 			t.Fatal(err)
 		}
+		if unit == "xos-node.service" {
+			want(ctx, t, g, "dora", "ssh dora@lab@"+node+" 'xsub --node "+node+" -- echo it waited'", 0, "it waited")
+		}
 		eventually(t, 20*time.Second, unit+" runs again", func() error { return g.Node(node).Run(ctx, "systemctl", "is-active", unit) })
 		alive("kill -9 of " + unit + " on " + node)
 	}
