@@ -46,7 +46,7 @@ static int forks(void)
 
 		if (pid == 0)
 			_exit(!look());
-		if (waitpid(pid, &status, 0) != pid || status != 0)
+		if (pid < 0 || waitpid(pid, &status, 0) != pid || status != 0)
 			failed++;
 	}
 	return failed;

@@ -98,7 +98,7 @@ static void *run(void *forks)
 	for (i = 0; last() >= 0; i++) {
 		look();
 		if (forks != NULL && i % 500 == 0) {
-			int status;
+			int status = 0;
 			pid_t pid = fork();
 
 			if (pid == 0) {
@@ -107,7 +107,7 @@ static void *run(void *forks)
 					look();
 				_exit(wrong != 0);
 			}
-			if (waitpid(pid, &status, 0) != pid || status != 0)
+			if (pid < 0 || waitpid(pid, &status, 0) != pid || status != 0)
 				complain("a child: %x\n", status);
 		}
 	}
