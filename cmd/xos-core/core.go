@@ -97,7 +97,7 @@ func run(ctx context.Context, cfg config, log *slog.Logger) error {
 		cda.Delegating{Policy: policy, Validity: cfg.DelegatedValidity.Duration}, time.Now, log), opts...))
 	mux.Handle(xosv1connect.NewMachinesHandler(rca.New(records, signer, verifier, history, cfg.Name, log), opts...))
 	mux.Handle(xosv1connect.NewAuditHandler(auditor.New(history, verifier, log), opts...))
-	admins := xvoms.NewService(records, history, log)
+	admins := xvoms.NewService(records, verifier, history, log)
 	mux.Handle(xosv1connect.NewVOsHandler(admins, opts...))
 	mux.Handle(xosv1connect.NewRevocationsHandler(admins, opts...))
 	crl.New(records, signer, time.Now, log).Handle(mux)

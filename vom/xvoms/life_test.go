@@ -111,12 +111,12 @@ func TestIsolation(t *testing.T) {
 	f.ok(f.CreateVO(ctx, "physics"))
 	heard := func() string { return f.Bundle().VOs[0].Isolation }
 	good := "[share]\nnetwork = [\"chemistry\"]\n"
-	f.ok(f.SetIsolation(ctx, "physics", good))
+	f.ok(f.SetIsolation(ctx, "physics", good, ""))
 	if heard() != good {
 		t.Errorf("machines hear %q", heard())
 	}
 	epoch := f.Bundle().Epoch
-	err := f.SetIsolation(ctx, "physics", "[share]\nnetwork = [\"*\"]\nkernel = [\"*\"]\n")
+	err := f.SetIsolation(ctx, "physics", "[share]\nnetwork = [\"*\"]\nkernel = [\"*\"]\n", "")
 	if !xos.Is(err, xos.Invalid) || !strings.Contains(err.Error(), "line 3") {
 		t.Errorf("a bad one: %v", err)
 	}
@@ -127,7 +127,7 @@ func TestIsolation(t *testing.T) {
 	if heard() != good {
 		t.Errorf("after another change machines hear %q", heard())
 	}
-	f.ok(f.SetIsolation(ctx, "physics", ""))
+	f.ok(f.SetIsolation(ctx, "physics", "", ""))
 	if heard() != "" {
 		t.Errorf("after it was taken away machines hear %q", heard())
 	}

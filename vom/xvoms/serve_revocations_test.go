@@ -29,7 +29,8 @@ func TestWhoMayBan(t *testing.T) {
 	log, err := audit.Open(filepath.Join(t.TempDir(), "audit.log"))
 	f.ok(err)
 	defer log.Close()
-	s := xvoms.NewService(f.Records, log, slog.New(slog.DiscardHandler))
+	ca := credtest.New(t)
+	s := xvoms.NewService(f.Records, ca.Verifier(), log, slog.New(slog.DiscardHandler))
 	calls := map[string]func(context.Context) error{
 		"ban": func(ctx context.Context) error {
 			return second(s.AddBan(ctx, connect.NewRequest(&xosv1.AddBanRequest{Kind: "account", Subject: "alice@physics"})))
@@ -46,14 +47,10 @@ func TestWhoMayBan(t *testing.T) {
 		"offline": func(ctx context.Context) error {
 			return second(s.SetOffline(ctx, connect.NewRequest(&xosv1.SetOfflineRequest{Vo: "biology", Seconds: 3600})))
 		},
-		"isolation": func(ctx context.Context) error {
-			return second(s.SetIsolation(ctx, connect.NewRequest(&xosv1.SetIsolationRequest{Vo: "biology", Isolation: "forbid = []"})))
-		},
 		"remove": func(ctx context.Context) error {
 			return second(s.RemoveMember(ctx, connect.NewRequest(&xosv1.RemoveMemberRequest{Vo: "biology", User: "eve", Fate: "freeze"})))
 		},
 	}
-	ca := credtest.New(t)
 	peers := map[string]rpc.Peer{
 		"nobody":                {},
 		"a local user":          {Unix: true, UID: 1000, GID: 1000},
@@ -79,7 +76,7 @@ func TestWhoMayBan(t *testing.T) {
 		t.Errorf("%d tries on record, want %d (%v)", len(denied), len(peers)*len(calls), err)
 	}
 	root := rpc.WithPeer(t.Context(), rpc.Peer{Unix: true, UID: 0})
-	for _, what := range []string{"ban", "list", "lift", "removal", "offline", "isolation", "remove"} {
+	for _, what := range []string{"ban", "list", "lift", "removal", "offline", "remove"} {
 		if err := calls[what](root); err != nil {
 			t.Errorf("root: %s: %v", what, err)
 		}

@@ -2,6 +2,7 @@ package xvoms
 
 import (
 	"context"
+	"crypto/x509"
 	"log/slog"
 	"time"
 
@@ -21,13 +22,20 @@ type Audit interface {
 	Append(context.Context, audit.Record) error
 }
 
+// Verifier says whose a chain of certificates is: vom/credential's Verifier.
+type Verifier interface {
+	X509(chain []*x509.Certificate) (vom.Identity, error)
+}
+
 // Service serves VOs and Revocations (api/xos/v1) to this machine's administrators: each
 // caller must be root on the local socket, and each call, refused or not, is
-// written to the audit log before it is answered.
+// written to the audit log before it is answered. A VO's policy of isolation
+// is also its own administrators' to set, and its members' to see.
 type Service struct {
-	records *Records
-	audit   Audit
-	log     *slog.Logger
+	records  *Records
+	verifier Verifier
+	audit    Audit
+	log      *slog.Logger
 }
 
 var (
@@ -36,8 +44,8 @@ var (
 )
 
 // NewService makes the administrators' service.
-func NewService(r *Records, a Audit, log *slog.Logger) *Service {
-	return &Service{r, a, log}
+func NewService(r *Records, v Verifier, a Audit, log *slog.Logger) *Service {
+	return &Service{r, v, a, log}
 }
 
 // admin runs an administrator's call. by is for reasons: "by root at core".
@@ -58,12 +66,17 @@ func admin[Req, Resp any](ctx context.Context, s *Service, req *connect.Request[
 	} else {
 		resp, err = f("by root at " + s.records.cfg.Site)
 	}
+	return noted(ctx, s, rec, resp, err)
+}
+
+// noted writes a call down and gives its answer.
+func noted[Resp any](ctx context.Context, s *Service, rec audit.Record, resp *Resp, err error) (*connect.Response[Resp], error) {
 	rec.Allowed = err == nil
 	if err != nil {
 		rec.Reason = err.Error()
 	}
 	if aerr := s.audit.Append(ctx, rec); aerr != nil {
-		s.log.Error("cannot write the audit log", "error", aerr, "action", rec.Action, "subject", subject)
+		s.log.Error("cannot write the audit log", "error", aerr, "action", rec.Action, "subject", rec.Subject)
 		if err == nil {
 			err = xos.Errorf(xos.Unavailable, "it was done, but could not be written to the audit log: %w", aerr)
 		}
@@ -114,13 +127,6 @@ func (s *Service) ListVOs(ctx context.Context, req *connect.Request[xosv1.ListVO
 func (s *Service) SetPolicy(ctx context.Context, req *connect.Request[xosv1.SetPolicyRequest]) (*connect.Response[xosv1.SetPolicyResponse], error) {
 	return admin(ctx, s, req, xos.Account{VO: xos.VOName(req.Msg.Vo)}, func(string) (*xosv1.SetPolicyResponse, error) {
 		return &xosv1.SetPolicyResponse{}, s.records.SetPolicy(ctx, xos.VOName(req.Msg.Vo), req.Msg.Policy)
-	})
-}
-
-// SetIsolation implements VOsHandler.
-func (s *Service) SetIsolation(ctx context.Context, req *connect.Request[xosv1.SetIsolationRequest]) (*connect.Response[xosv1.SetIsolationResponse], error) {
-	return admin(ctx, s, req, xos.Account{VO: xos.VOName(req.Msg.Vo)}, func(string) (*xosv1.SetIsolationResponse, error) {
-		return &xosv1.SetIsolationResponse{}, s.records.SetIsolation(ctx, xos.VOName(req.Msg.Vo), req.Msg.Isolation)
 	})
 }
 

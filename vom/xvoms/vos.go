@@ -2,6 +2,8 @@ package xvoms
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"strings"
 	"time"
 
@@ -122,9 +124,31 @@ func (r *Records) SetPolicy(ctx context.Context, name xos.VOName, policy string)
 	return r.edit(ctx, name, func(v *voRecord) { v.Policy = policy })
 }
 
+// Isolation gives a VO's policy of isolation.
+func (r *Records) Isolation(ctx context.Context, name xos.VOName) (string, error) {
+	var v voRecord
+	err := r.db.View(ctx, func(t kv.Txn) error {
+		var ok bool
+		var err error
+		if v, ok, err = read[voRecord](t, keyVO(name)); err == nil && !ok {
+			err = noVO(name)
+		}
+		return err
+	})
+	return v.Isolation, err
+}
+
+// IsolationVersion names a text of a policy of isolation: two that differ have
+// different versions.
+func IsolationVersion(text string) string {
+	sum := sha256.Sum256([]byte(text))
+	return hex.EncodeToString(sum[:8])
+}
+
 // SetIsolation replaces a VO's policy of isolation; "" shares nothing. One that
-// is not good is refused, and the old one stays.
-func (r *Records) SetIsolation(ctx context.Context, name xos.VOName, text string) error {
+// is not good is refused, and the old one stays. If ifVersion is not "" and the
+// VO has another version, it is xos.Conflict.
+func (r *Records) SetIsolation(ctx context.Context, name xos.VOName, text, ifVersion string) error {
 	if len(text) > maxPolicy {
 		return xos.Errorf(xos.TooLarge, "a policy of %d bytes: at most %d", len(text), maxPolicy)
 	}
@@ -136,7 +160,21 @@ func (r *Records) SetIsolation(ctx context.Context, name xos.VOName, text string
 			return err
 		}
 	}
-	return r.edit(ctx, name, func(v *voRecord) { v.Isolation = text })
+	return r.change(ctx, func(t kv.Txn) error {
+		v, ok, err := read[voRecord](t, keyVO(name))
+		if err != nil || !ok {
+			return or(err, noVO(name))
+		}
+		if ifVersion != "" && ifVersion != IsolationVersion(v.Isolation) {
+			return xos.Errorf(xos.Conflict, "the policy of isolation of %s has been changed: it is version %s, not %.20q", name, IsolationVersion(v.Isolation), ifVersion).
+				WithHint("look at it and decide anew: xos vo isolation show %s", name)
+		}
+		v.Isolation = text
+		if err := write(t, keyVO(name), v); err != nil {
+			return err
+		}
+		return bump(t)
+	})
 }
 
 func needVO(t kv.Txn, name xos.VOName) error {

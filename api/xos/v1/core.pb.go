@@ -1315,17 +1315,123 @@ func (*SetPolicyResponse) Descriptor() ([]byte, []int) {
 	return file_xos_v1_core_proto_rawDescGZIP(), []int{21}
 }
 
-type SetIsolationRequest struct {
+type GetIsolationRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Vo            string                 `protobuf:"bytes,1,opt,name=vo,proto3" json:"vo,omitempty"`
-	Isolation     string                 `protobuf:"bytes,2,opt,name=isolation,proto3" json:"isolation,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetIsolationRequest) Reset() {
+	*x = GetIsolationRequest{}
+	mi := &file_xos_v1_core_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetIsolationRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetIsolationRequest) ProtoMessage() {}
+
+func (x *GetIsolationRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_xos_v1_core_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetIsolationRequest.ProtoReflect.Descriptor instead.
+func (*GetIsolationRequest) Descriptor() ([]byte, []int) {
+	return file_xos_v1_core_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *GetIsolationRequest) GetVo() string {
+	if x != nil {
+		return x.Vo
+	}
+	return ""
+}
+
+type GetIsolationResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Vo            string                 `protobuf:"bytes,1,opt,name=vo,proto3" json:"vo,omitempty"`
+	Isolation     string                 `protobuf:"bytes,2,opt,name=isolation,proto3" json:"isolation,omitempty"` // TOML; "" shares nothing
+	Version       string                 `protobuf:"bytes,3,opt,name=version,proto3" json:"version,omitempty"`     // of this text, of 16 hexadecimal digits
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetIsolationResponse) Reset() {
+	*x = GetIsolationResponse{}
+	mi := &file_xos_v1_core_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetIsolationResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetIsolationResponse) ProtoMessage() {}
+
+func (x *GetIsolationResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_xos_v1_core_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetIsolationResponse.ProtoReflect.Descriptor instead.
+func (*GetIsolationResponse) Descriptor() ([]byte, []int) {
+	return file_xos_v1_core_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *GetIsolationResponse) GetVo() string {
+	if x != nil {
+		return x.Vo
+	}
+	return ""
+}
+
+func (x *GetIsolationResponse) GetIsolation() string {
+	if x != nil {
+		return x.Isolation
+	}
+	return ""
+}
+
+func (x *GetIsolationResponse) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+type SetIsolationRequest struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Vo        string                 `protobuf:"bytes,1,opt,name=vo,proto3" json:"vo,omitempty"`
+	Isolation string                 `protobuf:"bytes,2,opt,name=isolation,proto3" json:"isolation,omitempty"`
+	// If it is given, another version than this is not replaced.
+	IfVersion     string `protobuf:"bytes,3,opt,name=if_version,json=ifVersion,proto3" json:"if_version,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *SetIsolationRequest) Reset() {
 	*x = SetIsolationRequest{}
-	mi := &file_xos_v1_core_proto_msgTypes[22]
+	mi := &file_xos_v1_core_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1337,7 +1443,7 @@ func (x *SetIsolationRequest) String() string {
 func (*SetIsolationRequest) ProtoMessage() {}
 
 func (x *SetIsolationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_xos_v1_core_proto_msgTypes[22]
+	mi := &file_xos_v1_core_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1350,7 +1456,7 @@ func (x *SetIsolationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetIsolationRequest.ProtoReflect.Descriptor instead.
 func (*SetIsolationRequest) Descriptor() ([]byte, []int) {
-	return file_xos_v1_core_proto_rawDescGZIP(), []int{22}
+	return file_xos_v1_core_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *SetIsolationRequest) GetVo() string {
@@ -1367,15 +1473,23 @@ func (x *SetIsolationRequest) GetIsolation() string {
 	return ""
 }
 
+func (x *SetIsolationRequest) GetIfVersion() string {
+	if x != nil {
+		return x.IfVersion
+	}
+	return ""
+}
+
 type SetIsolationResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
+	Version       string                 `protobuf:"bytes,1,opt,name=version,proto3" json:"version,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *SetIsolationResponse) Reset() {
 	*x = SetIsolationResponse{}
-	mi := &file_xos_v1_core_proto_msgTypes[23]
+	mi := &file_xos_v1_core_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1387,7 +1501,7 @@ func (x *SetIsolationResponse) String() string {
 func (*SetIsolationResponse) ProtoMessage() {}
 
 func (x *SetIsolationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_xos_v1_core_proto_msgTypes[23]
+	mi := &file_xos_v1_core_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1400,7 +1514,14 @@ func (x *SetIsolationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetIsolationResponse.ProtoReflect.Descriptor instead.
 func (*SetIsolationResponse) Descriptor() ([]byte, []int) {
-	return file_xos_v1_core_proto_rawDescGZIP(), []int{23}
+	return file_xos_v1_core_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *SetIsolationResponse) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
 }
 
 type User struct {
@@ -1415,7 +1536,7 @@ type User struct {
 
 func (x *User) Reset() {
 	*x = User{}
-	mi := &file_xos_v1_core_proto_msgTypes[24]
+	mi := &file_xos_v1_core_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1427,7 +1548,7 @@ func (x *User) String() string {
 func (*User) ProtoMessage() {}
 
 func (x *User) ProtoReflect() protoreflect.Message {
-	mi := &file_xos_v1_core_proto_msgTypes[24]
+	mi := &file_xos_v1_core_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1440,7 +1561,7 @@ func (x *User) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use User.ProtoReflect.Descriptor instead.
 func (*User) Descriptor() ([]byte, []int) {
-	return file_xos_v1_core_proto_rawDescGZIP(), []int{24}
+	return file_xos_v1_core_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *User) GetName() string {
@@ -1482,7 +1603,7 @@ type CreateUserRequest struct {
 
 func (x *CreateUserRequest) Reset() {
 	*x = CreateUserRequest{}
-	mi := &file_xos_v1_core_proto_msgTypes[25]
+	mi := &file_xos_v1_core_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1494,7 +1615,7 @@ func (x *CreateUserRequest) String() string {
 func (*CreateUserRequest) ProtoMessage() {}
 
 func (x *CreateUserRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_xos_v1_core_proto_msgTypes[25]
+	mi := &file_xos_v1_core_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1507,7 +1628,7 @@ func (x *CreateUserRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateUserRequest.ProtoReflect.Descriptor instead.
 func (*CreateUserRequest) Descriptor() ([]byte, []int) {
-	return file_xos_v1_core_proto_rawDescGZIP(), []int{25}
+	return file_xos_v1_core_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *CreateUserRequest) GetName() string {
@@ -1542,7 +1663,7 @@ type CreateUserResponse struct {
 
 func (x *CreateUserResponse) Reset() {
 	*x = CreateUserResponse{}
-	mi := &file_xos_v1_core_proto_msgTypes[26]
+	mi := &file_xos_v1_core_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1554,7 +1675,7 @@ func (x *CreateUserResponse) String() string {
 func (*CreateUserResponse) ProtoMessage() {}
 
 func (x *CreateUserResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_xos_v1_core_proto_msgTypes[26]
+	mi := &file_xos_v1_core_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1567,7 +1688,7 @@ func (x *CreateUserResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateUserResponse.ProtoReflect.Descriptor instead.
 func (*CreateUserResponse) Descriptor() ([]byte, []int) {
-	return file_xos_v1_core_proto_rawDescGZIP(), []int{26}
+	return file_xos_v1_core_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *CreateUserResponse) GetToken() string {
@@ -1594,7 +1715,7 @@ type SetPasswordRequest struct {
 
 func (x *SetPasswordRequest) Reset() {
 	*x = SetPasswordRequest{}
-	mi := &file_xos_v1_core_proto_msgTypes[27]
+	mi := &file_xos_v1_core_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1606,7 +1727,7 @@ func (x *SetPasswordRequest) String() string {
 func (*SetPasswordRequest) ProtoMessage() {}
 
 func (x *SetPasswordRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_xos_v1_core_proto_msgTypes[27]
+	mi := &file_xos_v1_core_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1619,7 +1740,7 @@ func (x *SetPasswordRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetPasswordRequest.ProtoReflect.Descriptor instead.
 func (*SetPasswordRequest) Descriptor() ([]byte, []int) {
-	return file_xos_v1_core_proto_rawDescGZIP(), []int{27}
+	return file_xos_v1_core_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *SetPasswordRequest) GetName() string {
@@ -1644,7 +1765,7 @@ type SetPasswordResponse struct {
 
 func (x *SetPasswordResponse) Reset() {
 	*x = SetPasswordResponse{}
-	mi := &file_xos_v1_core_proto_msgTypes[28]
+	mi := &file_xos_v1_core_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1656,7 +1777,7 @@ func (x *SetPasswordResponse) String() string {
 func (*SetPasswordResponse) ProtoMessage() {}
 
 func (x *SetPasswordResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_xos_v1_core_proto_msgTypes[28]
+	mi := &file_xos_v1_core_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1669,7 +1790,7 @@ func (x *SetPasswordResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetPasswordResponse.ProtoReflect.Descriptor instead.
 func (*SetPasswordResponse) Descriptor() ([]byte, []int) {
-	return file_xos_v1_core_proto_rawDescGZIP(), []int{28}
+	return file_xos_v1_core_proto_rawDescGZIP(), []int{30}
 }
 
 type CreateTokenRequest struct {
@@ -1682,7 +1803,7 @@ type CreateTokenRequest struct {
 
 func (x *CreateTokenRequest) Reset() {
 	*x = CreateTokenRequest{}
-	mi := &file_xos_v1_core_proto_msgTypes[29]
+	mi := &file_xos_v1_core_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1694,7 +1815,7 @@ func (x *CreateTokenRequest) String() string {
 func (*CreateTokenRequest) ProtoMessage() {}
 
 func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_xos_v1_core_proto_msgTypes[29]
+	mi := &file_xos_v1_core_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1707,7 +1828,7 @@ func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenRequest.ProtoReflect.Descriptor instead.
 func (*CreateTokenRequest) Descriptor() ([]byte, []int) {
-	return file_xos_v1_core_proto_rawDescGZIP(), []int{29}
+	return file_xos_v1_core_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *CreateTokenRequest) GetName() string {
@@ -1734,7 +1855,7 @@ type CreateTokenResponse struct {
 
 func (x *CreateTokenResponse) Reset() {
 	*x = CreateTokenResponse{}
-	mi := &file_xos_v1_core_proto_msgTypes[30]
+	mi := &file_xos_v1_core_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1746,7 +1867,7 @@ func (x *CreateTokenResponse) String() string {
 func (*CreateTokenResponse) ProtoMessage() {}
 
 func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_xos_v1_core_proto_msgTypes[30]
+	mi := &file_xos_v1_core_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1759,7 +1880,7 @@ func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenResponse.ProtoReflect.Descriptor instead.
 func (*CreateTokenResponse) Descriptor() ([]byte, []int) {
-	return file_xos_v1_core_proto_rawDescGZIP(), []int{30}
+	return file_xos_v1_core_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *CreateTokenResponse) GetToken() string {
@@ -1785,7 +1906,7 @@ type DeleteUserRequest struct {
 
 func (x *DeleteUserRequest) Reset() {
 	*x = DeleteUserRequest{}
-	mi := &file_xos_v1_core_proto_msgTypes[31]
+	mi := &file_xos_v1_core_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1797,7 +1918,7 @@ func (x *DeleteUserRequest) String() string {
 func (*DeleteUserRequest) ProtoMessage() {}
 
 func (x *DeleteUserRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_xos_v1_core_proto_msgTypes[31]
+	mi := &file_xos_v1_core_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1810,7 +1931,7 @@ func (x *DeleteUserRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteUserRequest.ProtoReflect.Descriptor instead.
 func (*DeleteUserRequest) Descriptor() ([]byte, []int) {
-	return file_xos_v1_core_proto_rawDescGZIP(), []int{31}
+	return file_xos_v1_core_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *DeleteUserRequest) GetName() string {
@@ -1828,7 +1949,7 @@ type DeleteUserResponse struct {
 
 func (x *DeleteUserResponse) Reset() {
 	*x = DeleteUserResponse{}
-	mi := &file_xos_v1_core_proto_msgTypes[32]
+	mi := &file_xos_v1_core_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1840,7 +1961,7 @@ func (x *DeleteUserResponse) String() string {
 func (*DeleteUserResponse) ProtoMessage() {}
 
 func (x *DeleteUserResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_xos_v1_core_proto_msgTypes[32]
+	mi := &file_xos_v1_core_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1853,7 +1974,7 @@ func (x *DeleteUserResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteUserResponse.ProtoReflect.Descriptor instead.
 func (*DeleteUserResponse) Descriptor() ([]byte, []int) {
-	return file_xos_v1_core_proto_rawDescGZIP(), []int{32}
+	return file_xos_v1_core_proto_rawDescGZIP(), []int{34}
 }
 
 type ListUsersRequest struct {
@@ -1864,7 +1985,7 @@ type ListUsersRequest struct {
 
 func (x *ListUsersRequest) Reset() {
 	*x = ListUsersRequest{}
-	mi := &file_xos_v1_core_proto_msgTypes[33]
+	mi := &file_xos_v1_core_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1876,7 +1997,7 @@ func (x *ListUsersRequest) String() string {
 func (*ListUsersRequest) ProtoMessage() {}
 
 func (x *ListUsersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_xos_v1_core_proto_msgTypes[33]
+	mi := &file_xos_v1_core_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1889,7 +2010,7 @@ func (x *ListUsersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListUsersRequest.ProtoReflect.Descriptor instead.
 func (*ListUsersRequest) Descriptor() ([]byte, []int) {
-	return file_xos_v1_core_proto_rawDescGZIP(), []int{33}
+	return file_xos_v1_core_proto_rawDescGZIP(), []int{35}
 }
 
 type ListUsersResponse struct {
@@ -1901,7 +2022,7 @@ type ListUsersResponse struct {
 
 func (x *ListUsersResponse) Reset() {
 	*x = ListUsersResponse{}
-	mi := &file_xos_v1_core_proto_msgTypes[34]
+	mi := &file_xos_v1_core_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1913,7 +2034,7 @@ func (x *ListUsersResponse) String() string {
 func (*ListUsersResponse) ProtoMessage() {}
 
 func (x *ListUsersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_xos_v1_core_proto_msgTypes[34]
+	mi := &file_xos_v1_core_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1926,7 +2047,7 @@ func (x *ListUsersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListUsersResponse.ProtoReflect.Descriptor instead.
 func (*ListUsersResponse) Descriptor() ([]byte, []int) {
-	return file_xos_v1_core_proto_rawDescGZIP(), []int{34}
+	return file_xos_v1_core_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ListUsersResponse) GetUsers() []*User {
@@ -1948,7 +2069,7 @@ type AddMemberRequest struct {
 
 func (x *AddMemberRequest) Reset() {
 	*x = AddMemberRequest{}
-	mi := &file_xos_v1_core_proto_msgTypes[35]
+	mi := &file_xos_v1_core_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1960,7 +2081,7 @@ func (x *AddMemberRequest) String() string {
 func (*AddMemberRequest) ProtoMessage() {}
 
 func (x *AddMemberRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_xos_v1_core_proto_msgTypes[35]
+	mi := &file_xos_v1_core_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1973,7 +2094,7 @@ func (x *AddMemberRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddMemberRequest.ProtoReflect.Descriptor instead.
 func (*AddMemberRequest) Descriptor() ([]byte, []int) {
-	return file_xos_v1_core_proto_rawDescGZIP(), []int{35}
+	return file_xos_v1_core_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *AddMemberRequest) GetVo() string {
@@ -2015,7 +2136,7 @@ type AddMemberResponse struct {
 
 func (x *AddMemberResponse) Reset() {
 	*x = AddMemberResponse{}
-	mi := &file_xos_v1_core_proto_msgTypes[36]
+	mi := &file_xos_v1_core_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2027,7 +2148,7 @@ func (x *AddMemberResponse) String() string {
 func (*AddMemberResponse) ProtoMessage() {}
 
 func (x *AddMemberResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_xos_v1_core_proto_msgTypes[36]
+	mi := &file_xos_v1_core_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2040,7 +2161,7 @@ func (x *AddMemberResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddMemberResponse.ProtoReflect.Descriptor instead.
 func (*AddMemberResponse) Descriptor() ([]byte, []int) {
-	return file_xos_v1_core_proto_rawDescGZIP(), []int{36}
+	return file_xos_v1_core_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *AddMemberResponse) GetHome() string {
@@ -2071,7 +2192,7 @@ type RemoveMemberRequest struct {
 
 func (x *RemoveMemberRequest) Reset() {
 	*x = RemoveMemberRequest{}
-	mi := &file_xos_v1_core_proto_msgTypes[37]
+	mi := &file_xos_v1_core_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2083,7 +2204,7 @@ func (x *RemoveMemberRequest) String() string {
 func (*RemoveMemberRequest) ProtoMessage() {}
 
 func (x *RemoveMemberRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_xos_v1_core_proto_msgTypes[37]
+	mi := &file_xos_v1_core_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2096,7 +2217,7 @@ func (x *RemoveMemberRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveMemberRequest.ProtoReflect.Descriptor instead.
 func (*RemoveMemberRequest) Descriptor() ([]byte, []int) {
-	return file_xos_v1_core_proto_rawDescGZIP(), []int{37}
+	return file_xos_v1_core_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *RemoveMemberRequest) GetVo() string {
@@ -2135,7 +2256,7 @@ type RemoveMemberResponse struct {
 
 func (x *RemoveMemberResponse) Reset() {
 	*x = RemoveMemberResponse{}
-	mi := &file_xos_v1_core_proto_msgTypes[38]
+	mi := &file_xos_v1_core_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2147,7 +2268,7 @@ func (x *RemoveMemberResponse) String() string {
 func (*RemoveMemberResponse) ProtoMessage() {}
 
 func (x *RemoveMemberResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_xos_v1_core_proto_msgTypes[38]
+	mi := &file_xos_v1_core_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2160,7 +2281,7 @@ func (x *RemoveMemberResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveMemberResponse.ProtoReflect.Descriptor instead.
 func (*RemoveMemberResponse) Descriptor() ([]byte, []int) {
-	return file_xos_v1_core_proto_rawDescGZIP(), []int{38}
+	return file_xos_v1_core_proto_rawDescGZIP(), []int{40}
 }
 
 type ListMembersRequest struct {
@@ -2172,7 +2293,7 @@ type ListMembersRequest struct {
 
 func (x *ListMembersRequest) Reset() {
 	*x = ListMembersRequest{}
-	mi := &file_xos_v1_core_proto_msgTypes[39]
+	mi := &file_xos_v1_core_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2184,7 +2305,7 @@ func (x *ListMembersRequest) String() string {
 func (*ListMembersRequest) ProtoMessage() {}
 
 func (x *ListMembersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_xos_v1_core_proto_msgTypes[39]
+	mi := &file_xos_v1_core_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2197,7 +2318,7 @@ func (x *ListMembersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMembersRequest.ProtoReflect.Descriptor instead.
 func (*ListMembersRequest) Descriptor() ([]byte, []int) {
-	return file_xos_v1_core_proto_rawDescGZIP(), []int{39}
+	return file_xos_v1_core_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *ListMembersRequest) GetVo() string {
@@ -2216,7 +2337,7 @@ type ListMembersResponse struct {
 
 func (x *ListMembersResponse) Reset() {
 	*x = ListMembersResponse{}
-	mi := &file_xos_v1_core_proto_msgTypes[40]
+	mi := &file_xos_v1_core_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2228,7 +2349,7 @@ func (x *ListMembersResponse) String() string {
 func (*ListMembersResponse) ProtoMessage() {}
 
 func (x *ListMembersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_xos_v1_core_proto_msgTypes[40]
+	mi := &file_xos_v1_core_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2241,7 +2362,7 @@ func (x *ListMembersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMembersResponse.ProtoReflect.Descriptor instead.
 func (*ListMembersResponse) Descriptor() ([]byte, []int) {
-	return file_xos_v1_core_proto_rawDescGZIP(), []int{40}
+	return file_xos_v1_core_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *ListMembersResponse) GetMembers() []*Attributes {
@@ -2261,7 +2382,7 @@ type CreateJoinTokenRequest struct {
 
 func (x *CreateJoinTokenRequest) Reset() {
 	*x = CreateJoinTokenRequest{}
-	mi := &file_xos_v1_core_proto_msgTypes[41]
+	mi := &file_xos_v1_core_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2273,7 +2394,7 @@ func (x *CreateJoinTokenRequest) String() string {
 func (*CreateJoinTokenRequest) ProtoMessage() {}
 
 func (x *CreateJoinTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_xos_v1_core_proto_msgTypes[41]
+	mi := &file_xos_v1_core_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2286,7 +2407,7 @@ func (x *CreateJoinTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateJoinTokenRequest.ProtoReflect.Descriptor instead.
 func (*CreateJoinTokenRequest) Descriptor() ([]byte, []int) {
-	return file_xos_v1_core_proto_rawDescGZIP(), []int{41}
+	return file_xos_v1_core_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *CreateJoinTokenRequest) GetSeconds() int64 {
@@ -2313,7 +2434,7 @@ type CreateJoinTokenResponse struct {
 
 func (x *CreateJoinTokenResponse) Reset() {
 	*x = CreateJoinTokenResponse{}
-	mi := &file_xos_v1_core_proto_msgTypes[42]
+	mi := &file_xos_v1_core_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2325,7 +2446,7 @@ func (x *CreateJoinTokenResponse) String() string {
 func (*CreateJoinTokenResponse) ProtoMessage() {}
 
 func (x *CreateJoinTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_xos_v1_core_proto_msgTypes[42]
+	mi := &file_xos_v1_core_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2338,7 +2459,7 @@ func (x *CreateJoinTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateJoinTokenResponse.ProtoReflect.Descriptor instead.
 func (*CreateJoinTokenResponse) Descriptor() ([]byte, []int) {
-	return file_xos_v1_core_proto_rawDescGZIP(), []int{42}
+	return file_xos_v1_core_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *CreateJoinTokenResponse) GetToken() string {
@@ -2368,7 +2489,7 @@ type JoinRequest struct {
 
 func (x *JoinRequest) Reset() {
 	*x = JoinRequest{}
-	mi := &file_xos_v1_core_proto_msgTypes[43]
+	mi := &file_xos_v1_core_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2380,7 +2501,7 @@ func (x *JoinRequest) String() string {
 func (*JoinRequest) ProtoMessage() {}
 
 func (x *JoinRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_xos_v1_core_proto_msgTypes[43]
+	mi := &file_xos_v1_core_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2393,7 +2514,7 @@ func (x *JoinRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinRequest.ProtoReflect.Descriptor instead.
 func (*JoinRequest) Descriptor() ([]byte, []int) {
-	return file_xos_v1_core_proto_rawDescGZIP(), []int{43}
+	return file_xos_v1_core_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *JoinRequest) GetToken() string {
@@ -2443,7 +2564,7 @@ type JoinResponse struct {
 
 func (x *JoinResponse) Reset() {
 	*x = JoinResponse{}
-	mi := &file_xos_v1_core_proto_msgTypes[44]
+	mi := &file_xos_v1_core_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2455,7 +2576,7 @@ func (x *JoinResponse) String() string {
 func (*JoinResponse) ProtoMessage() {}
 
 func (x *JoinResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_xos_v1_core_proto_msgTypes[44]
+	mi := &file_xos_v1_core_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2468,7 +2589,7 @@ func (x *JoinResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinResponse.ProtoReflect.Descriptor instead.
 func (*JoinResponse) Descriptor() ([]byte, []int) {
-	return file_xos_v1_core_proto_rawDescGZIP(), []int{44}
+	return file_xos_v1_core_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *JoinResponse) GetX509Chain() [][]byte {
@@ -2509,7 +2630,7 @@ type RenewMachineRequest struct {
 
 func (x *RenewMachineRequest) Reset() {
 	*x = RenewMachineRequest{}
-	mi := &file_xos_v1_core_proto_msgTypes[45]
+	mi := &file_xos_v1_core_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2521,7 +2642,7 @@ func (x *RenewMachineRequest) String() string {
 func (*RenewMachineRequest) ProtoMessage() {}
 
 func (x *RenewMachineRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_xos_v1_core_proto_msgTypes[45]
+	mi := &file_xos_v1_core_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2534,7 +2655,7 @@ func (x *RenewMachineRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewMachineRequest.ProtoReflect.Descriptor instead.
 func (*RenewMachineRequest) Descriptor() ([]byte, []int) {
-	return file_xos_v1_core_proto_rawDescGZIP(), []int{45}
+	return file_xos_v1_core_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *RenewMachineRequest) GetCsr() []byte {
@@ -2564,7 +2685,7 @@ type Machine struct {
 
 func (x *Machine) Reset() {
 	*x = Machine{}
-	mi := &file_xos_v1_core_proto_msgTypes[46]
+	mi := &file_xos_v1_core_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2576,7 +2697,7 @@ func (x *Machine) String() string {
 func (*Machine) ProtoMessage() {}
 
 func (x *Machine) ProtoReflect() protoreflect.Message {
-	mi := &file_xos_v1_core_proto_msgTypes[46]
+	mi := &file_xos_v1_core_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2589,7 +2710,7 @@ func (x *Machine) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Machine.ProtoReflect.Descriptor instead.
 func (*Machine) Descriptor() ([]byte, []int) {
-	return file_xos_v1_core_proto_rawDescGZIP(), []int{46}
+	return file_xos_v1_core_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *Machine) GetName() string {
@@ -2635,7 +2756,7 @@ type ListMachinesRequest struct {
 
 func (x *ListMachinesRequest) Reset() {
 	*x = ListMachinesRequest{}
-	mi := &file_xos_v1_core_proto_msgTypes[47]
+	mi := &file_xos_v1_core_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2647,7 +2768,7 @@ func (x *ListMachinesRequest) String() string {
 func (*ListMachinesRequest) ProtoMessage() {}
 
 func (x *ListMachinesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_xos_v1_core_proto_msgTypes[47]
+	mi := &file_xos_v1_core_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2660,7 +2781,7 @@ func (x *ListMachinesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMachinesRequest.ProtoReflect.Descriptor instead.
 func (*ListMachinesRequest) Descriptor() ([]byte, []int) {
-	return file_xos_v1_core_proto_rawDescGZIP(), []int{47}
+	return file_xos_v1_core_proto_rawDescGZIP(), []int{49}
 }
 
 type ListMachinesResponse struct {
@@ -2672,7 +2793,7 @@ type ListMachinesResponse struct {
 
 func (x *ListMachinesResponse) Reset() {
 	*x = ListMachinesResponse{}
-	mi := &file_xos_v1_core_proto_msgTypes[48]
+	mi := &file_xos_v1_core_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2684,7 +2805,7 @@ func (x *ListMachinesResponse) String() string {
 func (*ListMachinesResponse) ProtoMessage() {}
 
 func (x *ListMachinesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_xos_v1_core_proto_msgTypes[48]
+	mi := &file_xos_v1_core_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2697,7 +2818,7 @@ func (x *ListMachinesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMachinesResponse.ProtoReflect.Descriptor instead.
 func (*ListMachinesResponse) Descriptor() ([]byte, []int) {
-	return file_xos_v1_core_proto_rawDescGZIP(), []int{48}
+	return file_xos_v1_core_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *ListMachinesResponse) GetMachines() []*Machine {
@@ -2717,7 +2838,7 @@ type RemoveMachineRequest struct {
 
 func (x *RemoveMachineRequest) Reset() {
 	*x = RemoveMachineRequest{}
-	mi := &file_xos_v1_core_proto_msgTypes[49]
+	mi := &file_xos_v1_core_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2729,7 +2850,7 @@ func (x *RemoveMachineRequest) String() string {
 func (*RemoveMachineRequest) ProtoMessage() {}
 
 func (x *RemoveMachineRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_xos_v1_core_proto_msgTypes[49]
+	mi := &file_xos_v1_core_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2742,7 +2863,7 @@ func (x *RemoveMachineRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveMachineRequest.ProtoReflect.Descriptor instead.
 func (*RemoveMachineRequest) Descriptor() ([]byte, []int) {
-	return file_xos_v1_core_proto_rawDescGZIP(), []int{49}
+	return file_xos_v1_core_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *RemoveMachineRequest) GetName() string {
@@ -2767,7 +2888,7 @@ type RemoveMachineResponse struct {
 
 func (x *RemoveMachineResponse) Reset() {
 	*x = RemoveMachineResponse{}
-	mi := &file_xos_v1_core_proto_msgTypes[50]
+	mi := &file_xos_v1_core_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2779,7 +2900,7 @@ func (x *RemoveMachineResponse) String() string {
 func (*RemoveMachineResponse) ProtoMessage() {}
 
 func (x *RemoveMachineResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_xos_v1_core_proto_msgTypes[50]
+	mi := &file_xos_v1_core_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2792,7 +2913,7 @@ func (x *RemoveMachineResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveMachineResponse.ProtoReflect.Descriptor instead.
 func (*RemoveMachineResponse) Descriptor() ([]byte, []int) {
-	return file_xos_v1_core_proto_rawDescGZIP(), []int{50}
+	return file_xos_v1_core_proto_rawDescGZIP(), []int{52}
 }
 
 type BundleRequest struct {
@@ -2804,7 +2925,7 @@ type BundleRequest struct {
 
 func (x *BundleRequest) Reset() {
 	*x = BundleRequest{}
-	mi := &file_xos_v1_core_proto_msgTypes[51]
+	mi := &file_xos_v1_core_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2816,7 +2937,7 @@ func (x *BundleRequest) String() string {
 func (*BundleRequest) ProtoMessage() {}
 
 func (x *BundleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_xos_v1_core_proto_msgTypes[51]
+	mi := &file_xos_v1_core_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2829,7 +2950,7 @@ func (x *BundleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BundleRequest.ProtoReflect.Descriptor instead.
 func (*BundleRequest) Descriptor() ([]byte, []int) {
-	return file_xos_v1_core_proto_rawDescGZIP(), []int{51}
+	return file_xos_v1_core_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *BundleRequest) GetEpoch() uint64 {
@@ -2850,7 +2971,7 @@ type BundleResponse struct {
 
 func (x *BundleResponse) Reset() {
 	*x = BundleResponse{}
-	mi := &file_xos_v1_core_proto_msgTypes[52]
+	mi := &file_xos_v1_core_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2862,7 +2983,7 @@ func (x *BundleResponse) String() string {
 func (*BundleResponse) ProtoMessage() {}
 
 func (x *BundleResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_xos_v1_core_proto_msgTypes[52]
+	mi := &file_xos_v1_core_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2875,7 +2996,7 @@ func (x *BundleResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BundleResponse.ProtoReflect.Descriptor instead.
 func (*BundleResponse) Descriptor() ([]byte, []int) {
-	return file_xos_v1_core_proto_rawDescGZIP(), []int{52}
+	return file_xos_v1_core_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *BundleResponse) GetBundle() []byte {
@@ -2913,7 +3034,7 @@ type Volume struct {
 
 func (x *Volume) Reset() {
 	*x = Volume{}
-	mi := &file_xos_v1_core_proto_msgTypes[53]
+	mi := &file_xos_v1_core_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2925,7 +3046,7 @@ func (x *Volume) String() string {
 func (*Volume) ProtoMessage() {}
 
 func (x *Volume) ProtoReflect() protoreflect.Message {
-	mi := &file_xos_v1_core_proto_msgTypes[53]
+	mi := &file_xos_v1_core_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2938,7 +3059,7 @@ func (x *Volume) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Volume.ProtoReflect.Descriptor instead.
 func (*Volume) Descriptor() ([]byte, []int) {
-	return file_xos_v1_core_proto_rawDescGZIP(), []int{53}
+	return file_xos_v1_core_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *Volume) GetName() string {
@@ -2994,7 +3115,7 @@ type CreateVolumeRequest struct {
 
 func (x *CreateVolumeRequest) Reset() {
 	*x = CreateVolumeRequest{}
-	mi := &file_xos_v1_core_proto_msgTypes[54]
+	mi := &file_xos_v1_core_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3006,7 +3127,7 @@ func (x *CreateVolumeRequest) String() string {
 func (*CreateVolumeRequest) ProtoMessage() {}
 
 func (x *CreateVolumeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_xos_v1_core_proto_msgTypes[54]
+	mi := &file_xos_v1_core_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3019,7 +3140,7 @@ func (x *CreateVolumeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateVolumeRequest.ProtoReflect.Descriptor instead.
 func (*CreateVolumeRequest) Descriptor() ([]byte, []int) {
-	return file_xos_v1_core_proto_rawDescGZIP(), []int{54}
+	return file_xos_v1_core_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *CreateVolumeRequest) GetName() string {
@@ -3052,7 +3173,7 @@ type CreateVolumeResponse struct {
 
 func (x *CreateVolumeResponse) Reset() {
 	*x = CreateVolumeResponse{}
-	mi := &file_xos_v1_core_proto_msgTypes[55]
+	mi := &file_xos_v1_core_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3064,7 +3185,7 @@ func (x *CreateVolumeResponse) String() string {
 func (*CreateVolumeResponse) ProtoMessage() {}
 
 func (x *CreateVolumeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_xos_v1_core_proto_msgTypes[55]
+	mi := &file_xos_v1_core_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3077,7 +3198,7 @@ func (x *CreateVolumeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateVolumeResponse.ProtoReflect.Descriptor instead.
 func (*CreateVolumeResponse) Descriptor() ([]byte, []int) {
-	return file_xos_v1_core_proto_rawDescGZIP(), []int{55}
+	return file_xos_v1_core_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *CreateVolumeResponse) GetVolume() *Volume {
@@ -3096,7 +3217,7 @@ type DeleteVolumeRequest struct {
 
 func (x *DeleteVolumeRequest) Reset() {
 	*x = DeleteVolumeRequest{}
-	mi := &file_xos_v1_core_proto_msgTypes[56]
+	mi := &file_xos_v1_core_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3108,7 +3229,7 @@ func (x *DeleteVolumeRequest) String() string {
 func (*DeleteVolumeRequest) ProtoMessage() {}
 
 func (x *DeleteVolumeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_xos_v1_core_proto_msgTypes[56]
+	mi := &file_xos_v1_core_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3121,7 +3242,7 @@ func (x *DeleteVolumeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteVolumeRequest.ProtoReflect.Descriptor instead.
 func (*DeleteVolumeRequest) Descriptor() ([]byte, []int) {
-	return file_xos_v1_core_proto_rawDescGZIP(), []int{56}
+	return file_xos_v1_core_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *DeleteVolumeRequest) GetName() string {
@@ -3139,7 +3260,7 @@ type DeleteVolumeResponse struct {
 
 func (x *DeleteVolumeResponse) Reset() {
 	*x = DeleteVolumeResponse{}
-	mi := &file_xos_v1_core_proto_msgTypes[57]
+	mi := &file_xos_v1_core_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3151,7 +3272,7 @@ func (x *DeleteVolumeResponse) String() string {
 func (*DeleteVolumeResponse) ProtoMessage() {}
 
 func (x *DeleteVolumeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_xos_v1_core_proto_msgTypes[57]
+	mi := &file_xos_v1_core_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3164,7 +3285,7 @@ func (x *DeleteVolumeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteVolumeResponse.ProtoReflect.Descriptor instead.
 func (*DeleteVolumeResponse) Descriptor() ([]byte, []int) {
-	return file_xos_v1_core_proto_rawDescGZIP(), []int{57}
+	return file_xos_v1_core_proto_rawDescGZIP(), []int{59}
 }
 
 type ListVolumesRequest struct {
@@ -3176,7 +3297,7 @@ type ListVolumesRequest struct {
 
 func (x *ListVolumesRequest) Reset() {
 	*x = ListVolumesRequest{}
-	mi := &file_xos_v1_core_proto_msgTypes[58]
+	mi := &file_xos_v1_core_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3188,7 +3309,7 @@ func (x *ListVolumesRequest) String() string {
 func (*ListVolumesRequest) ProtoMessage() {}
 
 func (x *ListVolumesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_xos_v1_core_proto_msgTypes[58]
+	mi := &file_xos_v1_core_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3201,7 +3322,7 @@ func (x *ListVolumesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListVolumesRequest.ProtoReflect.Descriptor instead.
 func (*ListVolumesRequest) Descriptor() ([]byte, []int) {
-	return file_xos_v1_core_proto_rawDescGZIP(), []int{58}
+	return file_xos_v1_core_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *ListVolumesRequest) GetName() string {
@@ -3220,7 +3341,7 @@ type ListVolumesResponse struct {
 
 func (x *ListVolumesResponse) Reset() {
 	*x = ListVolumesResponse{}
-	mi := &file_xos_v1_core_proto_msgTypes[59]
+	mi := &file_xos_v1_core_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3232,7 +3353,7 @@ func (x *ListVolumesResponse) String() string {
 func (*ListVolumesResponse) ProtoMessage() {}
 
 func (x *ListVolumesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_xos_v1_core_proto_msgTypes[59]
+	mi := &file_xos_v1_core_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3245,7 +3366,7 @@ func (x *ListVolumesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListVolumesResponse.ProtoReflect.Descriptor instead.
 func (*ListVolumesResponse) Descriptor() ([]byte, []int) {
-	return file_xos_v1_core_proto_rawDescGZIP(), []int{59}
+	return file_xos_v1_core_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *ListVolumesResponse) GetVolumes() []*Volume {
@@ -3269,7 +3390,7 @@ type Storage struct {
 
 func (x *Storage) Reset() {
 	*x = Storage{}
-	mi := &file_xos_v1_core_proto_msgTypes[60]
+	mi := &file_xos_v1_core_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3281,7 +3402,7 @@ func (x *Storage) String() string {
 func (*Storage) ProtoMessage() {}
 
 func (x *Storage) ProtoReflect() protoreflect.Message {
-	mi := &file_xos_v1_core_proto_msgTypes[60]
+	mi := &file_xos_v1_core_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3294,7 +3415,7 @@ func (x *Storage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Storage.ProtoReflect.Descriptor instead.
 func (*Storage) Descriptor() ([]byte, []int) {
-	return file_xos_v1_core_proto_rawDescGZIP(), []int{60}
+	return file_xos_v1_core_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *Storage) GetId() string {
@@ -3351,7 +3472,7 @@ type AnnounceStorageRequest struct {
 
 func (x *AnnounceStorageRequest) Reset() {
 	*x = AnnounceStorageRequest{}
-	mi := &file_xos_v1_core_proto_msgTypes[61]
+	mi := &file_xos_v1_core_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3363,7 +3484,7 @@ func (x *AnnounceStorageRequest) String() string {
 func (*AnnounceStorageRequest) ProtoMessage() {}
 
 func (x *AnnounceStorageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_xos_v1_core_proto_msgTypes[61]
+	mi := &file_xos_v1_core_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3376,7 +3497,7 @@ func (x *AnnounceStorageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AnnounceStorageRequest.ProtoReflect.Descriptor instead.
 func (*AnnounceStorageRequest) Descriptor() ([]byte, []int) {
-	return file_xos_v1_core_proto_rawDescGZIP(), []int{61}
+	return file_xos_v1_core_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *AnnounceStorageRequest) GetId() string {
@@ -3416,7 +3537,7 @@ type AnnounceStorageResponse struct {
 
 func (x *AnnounceStorageResponse) Reset() {
 	*x = AnnounceStorageResponse{}
-	mi := &file_xos_v1_core_proto_msgTypes[62]
+	mi := &file_xos_v1_core_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3428,7 +3549,7 @@ func (x *AnnounceStorageResponse) String() string {
 func (*AnnounceStorageResponse) ProtoMessage() {}
 
 func (x *AnnounceStorageResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_xos_v1_core_proto_msgTypes[62]
+	mi := &file_xos_v1_core_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3441,7 +3562,7 @@ func (x *AnnounceStorageResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AnnounceStorageResponse.ProtoReflect.Descriptor instead.
 func (*AnnounceStorageResponse) Descriptor() ([]byte, []int) {
-	return file_xos_v1_core_proto_rawDescGZIP(), []int{62}
+	return file_xos_v1_core_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *AnnounceStorageResponse) GetCapabilityKey() []byte {
@@ -3459,7 +3580,7 @@ type ListStorageRequest struct {
 
 func (x *ListStorageRequest) Reset() {
 	*x = ListStorageRequest{}
-	mi := &file_xos_v1_core_proto_msgTypes[63]
+	mi := &file_xos_v1_core_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3471,7 +3592,7 @@ func (x *ListStorageRequest) String() string {
 func (*ListStorageRequest) ProtoMessage() {}
 
 func (x *ListStorageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_xos_v1_core_proto_msgTypes[63]
+	mi := &file_xos_v1_core_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3484,7 +3605,7 @@ func (x *ListStorageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListStorageRequest.ProtoReflect.Descriptor instead.
 func (*ListStorageRequest) Descriptor() ([]byte, []int) {
-	return file_xos_v1_core_proto_rawDescGZIP(), []int{63}
+	return file_xos_v1_core_proto_rawDescGZIP(), []int{65}
 }
 
 type ListStorageResponse struct {
@@ -3496,7 +3617,7 @@ type ListStorageResponse struct {
 
 func (x *ListStorageResponse) Reset() {
 	*x = ListStorageResponse{}
-	mi := &file_xos_v1_core_proto_msgTypes[64]
+	mi := &file_xos_v1_core_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3508,7 +3629,7 @@ func (x *ListStorageResponse) String() string {
 func (*ListStorageResponse) ProtoMessage() {}
 
 func (x *ListStorageResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_xos_v1_core_proto_msgTypes[64]
+	mi := &file_xos_v1_core_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3521,7 +3642,7 @@ func (x *ListStorageResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListStorageResponse.ProtoReflect.Descriptor instead.
 func (*ListStorageResponse) Descriptor() ([]byte, []int) {
-	return file_xos_v1_core_proto_rawDescGZIP(), []int{64}
+	return file_xos_v1_core_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *ListStorageResponse) GetStorage() []*Storage {
@@ -3633,11 +3754,20 @@ const file_xos_v1_core_proto_rawDesc = "" +
 	"\x10SetPolicyRequest\x12\x0e\n" +
 	"\x02vo\x18\x01 \x01(\tR\x02vo\x12\x16\n" +
 	"\x06policy\x18\x02 \x01(\tR\x06policy\"\x13\n" +
-	"\x11SetPolicyResponse\"C\n" +
+	"\x11SetPolicyResponse\"%\n" +
+	"\x13GetIsolationRequest\x12\x0e\n" +
+	"\x02vo\x18\x01 \x01(\tR\x02vo\"^\n" +
+	"\x14GetIsolationResponse\x12\x0e\n" +
+	"\x02vo\x18\x01 \x01(\tR\x02vo\x12\x1c\n" +
+	"\tisolation\x18\x02 \x01(\tR\tisolation\x12\x18\n" +
+	"\aversion\x18\x03 \x01(\tR\aversion\"b\n" +
 	"\x13SetIsolationRequest\x12\x0e\n" +
 	"\x02vo\x18\x01 \x01(\tR\x02vo\x12\x1c\n" +
-	"\tisolation\x18\x02 \x01(\tR\tisolation\"\x16\n" +
-	"\x14SetIsolationResponse\"\x7f\n" +
+	"\tisolation\x18\x02 \x01(\tR\tisolation\x12\x1d\n" +
+	"\n" +
+	"if_version\x18\x03 \x01(\tR\tifVersion\"0\n" +
+	"\x14SetIsolationResponse\x12\x18\n" +
+	"\aversion\x18\x01 \x01(\tR\aversion\"\x7f\n" +
 	"\x04User\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1b\n" +
 	"\tfull_name\x18\x02 \x01(\tR\bfullName\x124\n" +
@@ -3771,12 +3901,13 @@ const file_xos_v1_core_proto_rawDesc = "" +
 	"\x05Renew\x12\x14.xos.v1.RenewRequest\x1a\x15.xos.v1.IssueResponse\x127\n" +
 	"\x06Revoke\x12\x15.xos.v1.RevokeRequest\x1a\x16.xos.v1.RevokeResponse\x12=\n" +
 	"\bDelegate\x12\x17.xos.v1.DelegateRequest\x1a\x18.xos.v1.DelegateResponse\x12:\n" +
-	"\aExplain\x12\x16.xos.v1.ExplainRequest\x1a\x17.xos.v1.ExplainResponse2\xfd\x06\n" +
+	"\aExplain\x12\x16.xos.v1.ExplainRequest\x1a\x17.xos.v1.ExplainResponse2\xc8\a\n" +
 	"\x03VOs\x12=\n" +
 	"\bCreateVO\x12\x17.xos.v1.CreateVORequest\x1a\x18.xos.v1.CreateVOResponse\x12=\n" +
 	"\bDeleteVO\x12\x17.xos.v1.DeleteVORequest\x1a\x18.xos.v1.DeleteVOResponse\x12:\n" +
 	"\aListVOs\x12\x16.xos.v1.ListVOsRequest\x1a\x17.xos.v1.ListVOsResponse\x12@\n" +
 	"\tSetPolicy\x12\x18.xos.v1.SetPolicyRequest\x1a\x19.xos.v1.SetPolicyResponse\x12I\n" +
+	"\fGetIsolation\x12\x1b.xos.v1.GetIsolationRequest\x1a\x1c.xos.v1.GetIsolationResponse\x12I\n" +
 	"\fSetIsolation\x12\x1b.xos.v1.SetIsolationRequest\x1a\x1c.xos.v1.SetIsolationResponse\x12C\n" +
 	"\n" +
 	"CreateUser\x12\x19.xos.v1.CreateUserRequest\x1a\x1a.xos.v1.CreateUserResponse\x12F\n" +
@@ -3814,7 +3945,7 @@ func file_xos_v1_core_proto_rawDescGZIP() []byte {
 	return file_xos_v1_core_proto_rawDescData
 }
 
-var file_xos_v1_core_proto_msgTypes = make([]protoimpl.MessageInfo, 65)
+var file_xos_v1_core_proto_msgTypes = make([]protoimpl.MessageInfo, 67)
 var file_xos_v1_core_proto_goTypes = []any{
 	(*Attributes)(nil),              // 0: xos.v1.Attributes
 	(*TrustRequest)(nil),            // 1: xos.v1.TrustRequest
@@ -3838,80 +3969,82 @@ var file_xos_v1_core_proto_goTypes = []any{
 	(*ListVOsResponse)(nil),         // 19: xos.v1.ListVOsResponse
 	(*SetPolicyRequest)(nil),        // 20: xos.v1.SetPolicyRequest
 	(*SetPolicyResponse)(nil),       // 21: xos.v1.SetPolicyResponse
-	(*SetIsolationRequest)(nil),     // 22: xos.v1.SetIsolationRequest
-	(*SetIsolationResponse)(nil),    // 23: xos.v1.SetIsolationResponse
-	(*User)(nil),                    // 24: xos.v1.User
-	(*CreateUserRequest)(nil),       // 25: xos.v1.CreateUserRequest
-	(*CreateUserResponse)(nil),      // 26: xos.v1.CreateUserResponse
-	(*SetPasswordRequest)(nil),      // 27: xos.v1.SetPasswordRequest
-	(*SetPasswordResponse)(nil),     // 28: xos.v1.SetPasswordResponse
-	(*CreateTokenRequest)(nil),      // 29: xos.v1.CreateTokenRequest
-	(*CreateTokenResponse)(nil),     // 30: xos.v1.CreateTokenResponse
-	(*DeleteUserRequest)(nil),       // 31: xos.v1.DeleteUserRequest
-	(*DeleteUserResponse)(nil),      // 32: xos.v1.DeleteUserResponse
-	(*ListUsersRequest)(nil),        // 33: xos.v1.ListUsersRequest
-	(*ListUsersResponse)(nil),       // 34: xos.v1.ListUsersResponse
-	(*AddMemberRequest)(nil),        // 35: xos.v1.AddMemberRequest
-	(*AddMemberResponse)(nil),       // 36: xos.v1.AddMemberResponse
-	(*RemoveMemberRequest)(nil),     // 37: xos.v1.RemoveMemberRequest
-	(*RemoveMemberResponse)(nil),    // 38: xos.v1.RemoveMemberResponse
-	(*ListMembersRequest)(nil),      // 39: xos.v1.ListMembersRequest
-	(*ListMembersResponse)(nil),     // 40: xos.v1.ListMembersResponse
-	(*CreateJoinTokenRequest)(nil),  // 41: xos.v1.CreateJoinTokenRequest
-	(*CreateJoinTokenResponse)(nil), // 42: xos.v1.CreateJoinTokenResponse
-	(*JoinRequest)(nil),             // 43: xos.v1.JoinRequest
-	(*JoinResponse)(nil),            // 44: xos.v1.JoinResponse
-	(*RenewMachineRequest)(nil),     // 45: xos.v1.RenewMachineRequest
-	(*Machine)(nil),                 // 46: xos.v1.Machine
-	(*ListMachinesRequest)(nil),     // 47: xos.v1.ListMachinesRequest
-	(*ListMachinesResponse)(nil),    // 48: xos.v1.ListMachinesResponse
-	(*RemoveMachineRequest)(nil),    // 49: xos.v1.RemoveMachineRequest
-	(*RemoveMachineResponse)(nil),   // 50: xos.v1.RemoveMachineResponse
-	(*BundleRequest)(nil),           // 51: xos.v1.BundleRequest
-	(*BundleResponse)(nil),          // 52: xos.v1.BundleResponse
-	(*Volume)(nil),                  // 53: xos.v1.Volume
-	(*CreateVolumeRequest)(nil),     // 54: xos.v1.CreateVolumeRequest
-	(*CreateVolumeResponse)(nil),    // 55: xos.v1.CreateVolumeResponse
-	(*DeleteVolumeRequest)(nil),     // 56: xos.v1.DeleteVolumeRequest
-	(*DeleteVolumeResponse)(nil),    // 57: xos.v1.DeleteVolumeResponse
-	(*ListVolumesRequest)(nil),      // 58: xos.v1.ListVolumesRequest
-	(*ListVolumesResponse)(nil),     // 59: xos.v1.ListVolumesResponse
-	(*Storage)(nil),                 // 60: xos.v1.Storage
-	(*AnnounceStorageRequest)(nil),  // 61: xos.v1.AnnounceStorageRequest
-	(*AnnounceStorageResponse)(nil), // 62: xos.v1.AnnounceStorageResponse
-	(*ListStorageRequest)(nil),      // 63: xos.v1.ListStorageRequest
-	(*ListStorageResponse)(nil),     // 64: xos.v1.ListStorageResponse
-	(*timestamppb.Timestamp)(nil),   // 65: google.protobuf.Timestamp
-	(*Rule)(nil),                    // 66: xos.v1.Rule
+	(*GetIsolationRequest)(nil),     // 22: xos.v1.GetIsolationRequest
+	(*GetIsolationResponse)(nil),    // 23: xos.v1.GetIsolationResponse
+	(*SetIsolationRequest)(nil),     // 24: xos.v1.SetIsolationRequest
+	(*SetIsolationResponse)(nil),    // 25: xos.v1.SetIsolationResponse
+	(*User)(nil),                    // 26: xos.v1.User
+	(*CreateUserRequest)(nil),       // 27: xos.v1.CreateUserRequest
+	(*CreateUserResponse)(nil),      // 28: xos.v1.CreateUserResponse
+	(*SetPasswordRequest)(nil),      // 29: xos.v1.SetPasswordRequest
+	(*SetPasswordResponse)(nil),     // 30: xos.v1.SetPasswordResponse
+	(*CreateTokenRequest)(nil),      // 31: xos.v1.CreateTokenRequest
+	(*CreateTokenResponse)(nil),     // 32: xos.v1.CreateTokenResponse
+	(*DeleteUserRequest)(nil),       // 33: xos.v1.DeleteUserRequest
+	(*DeleteUserResponse)(nil),      // 34: xos.v1.DeleteUserResponse
+	(*ListUsersRequest)(nil),        // 35: xos.v1.ListUsersRequest
+	(*ListUsersResponse)(nil),       // 36: xos.v1.ListUsersResponse
+	(*AddMemberRequest)(nil),        // 37: xos.v1.AddMemberRequest
+	(*AddMemberResponse)(nil),       // 38: xos.v1.AddMemberResponse
+	(*RemoveMemberRequest)(nil),     // 39: xos.v1.RemoveMemberRequest
+	(*RemoveMemberResponse)(nil),    // 40: xos.v1.RemoveMemberResponse
+	(*ListMembersRequest)(nil),      // 41: xos.v1.ListMembersRequest
+	(*ListMembersResponse)(nil),     // 42: xos.v1.ListMembersResponse
+	(*CreateJoinTokenRequest)(nil),  // 43: xos.v1.CreateJoinTokenRequest
+	(*CreateJoinTokenResponse)(nil), // 44: xos.v1.CreateJoinTokenResponse
+	(*JoinRequest)(nil),             // 45: xos.v1.JoinRequest
+	(*JoinResponse)(nil),            // 46: xos.v1.JoinResponse
+	(*RenewMachineRequest)(nil),     // 47: xos.v1.RenewMachineRequest
+	(*Machine)(nil),                 // 48: xos.v1.Machine
+	(*ListMachinesRequest)(nil),     // 49: xos.v1.ListMachinesRequest
+	(*ListMachinesResponse)(nil),    // 50: xos.v1.ListMachinesResponse
+	(*RemoveMachineRequest)(nil),    // 51: xos.v1.RemoveMachineRequest
+	(*RemoveMachineResponse)(nil),   // 52: xos.v1.RemoveMachineResponse
+	(*BundleRequest)(nil),           // 53: xos.v1.BundleRequest
+	(*BundleResponse)(nil),          // 54: xos.v1.BundleResponse
+	(*Volume)(nil),                  // 55: xos.v1.Volume
+	(*CreateVolumeRequest)(nil),     // 56: xos.v1.CreateVolumeRequest
+	(*CreateVolumeResponse)(nil),    // 57: xos.v1.CreateVolumeResponse
+	(*DeleteVolumeRequest)(nil),     // 58: xos.v1.DeleteVolumeRequest
+	(*DeleteVolumeResponse)(nil),    // 59: xos.v1.DeleteVolumeResponse
+	(*ListVolumesRequest)(nil),      // 60: xos.v1.ListVolumesRequest
+	(*ListVolumesResponse)(nil),     // 61: xos.v1.ListVolumesResponse
+	(*Storage)(nil),                 // 62: xos.v1.Storage
+	(*AnnounceStorageRequest)(nil),  // 63: xos.v1.AnnounceStorageRequest
+	(*AnnounceStorageResponse)(nil), // 64: xos.v1.AnnounceStorageResponse
+	(*ListStorageRequest)(nil),      // 65: xos.v1.ListStorageRequest
+	(*ListStorageResponse)(nil),     // 66: xos.v1.ListStorageResponse
+	(*timestamppb.Timestamp)(nil),   // 67: google.protobuf.Timestamp
+	(*Rule)(nil),                    // 68: xos.v1.Rule
 }
 var file_xos_v1_core_proto_depIdxs = []int32{
 	0,  // 0: xos.v1.IssueResponse.attributes:type_name -> xos.v1.Attributes
-	65, // 1: xos.v1.IssueResponse.not_after:type_name -> google.protobuf.Timestamp
+	67, // 1: xos.v1.IssueResponse.not_after:type_name -> google.protobuf.Timestamp
 	0,  // 2: xos.v1.DelegateResponse.attributes:type_name -> xos.v1.Attributes
-	65, // 3: xos.v1.DelegateResponse.not_after:type_name -> google.protobuf.Timestamp
-	65, // 4: xos.v1.DelegateResponse.until:type_name -> google.protobuf.Timestamp
-	66, // 5: xos.v1.ExplainResponse.rules:type_name -> xos.v1.Rule
+	67, // 3: xos.v1.DelegateResponse.not_after:type_name -> google.protobuf.Timestamp
+	67, // 4: xos.v1.DelegateResponse.until:type_name -> google.protobuf.Timestamp
+	68, // 5: xos.v1.ExplainResponse.rules:type_name -> xos.v1.Rule
 	0,  // 6: xos.v1.OrderContent.account:type_name -> xos.v1.Attributes
-	65, // 7: xos.v1.OrderContent.not_after:type_name -> google.protobuf.Timestamp
-	65, // 8: xos.v1.VO.created:type_name -> google.protobuf.Timestamp
+	67, // 7: xos.v1.OrderContent.not_after:type_name -> google.protobuf.Timestamp
+	67, // 8: xos.v1.VO.created:type_name -> google.protobuf.Timestamp
 	13, // 9: xos.v1.ListVOsResponse.vos:type_name -> xos.v1.VO
-	65, // 10: xos.v1.User.created:type_name -> google.protobuf.Timestamp
-	65, // 11: xos.v1.CreateUserResponse.token_expires:type_name -> google.protobuf.Timestamp
-	65, // 12: xos.v1.CreateTokenResponse.expires:type_name -> google.protobuf.Timestamp
-	24, // 13: xos.v1.ListUsersResponse.users:type_name -> xos.v1.User
+	67, // 10: xos.v1.User.created:type_name -> google.protobuf.Timestamp
+	67, // 11: xos.v1.CreateUserResponse.token_expires:type_name -> google.protobuf.Timestamp
+	67, // 12: xos.v1.CreateTokenResponse.expires:type_name -> google.protobuf.Timestamp
+	26, // 13: xos.v1.ListUsersResponse.users:type_name -> xos.v1.User
 	0,  // 14: xos.v1.ListMembersResponse.members:type_name -> xos.v1.Attributes
-	65, // 15: xos.v1.CreateJoinTokenResponse.expires:type_name -> google.protobuf.Timestamp
+	67, // 15: xos.v1.CreateJoinTokenResponse.expires:type_name -> google.protobuf.Timestamp
 	2,  // 16: xos.v1.JoinResponse.trust:type_name -> xos.v1.TrustResponse
-	65, // 17: xos.v1.JoinResponse.not_after:type_name -> google.protobuf.Timestamp
-	65, // 18: xos.v1.Machine.joined:type_name -> google.protobuf.Timestamp
-	65, // 19: xos.v1.Machine.not_after:type_name -> google.protobuf.Timestamp
-	46, // 20: xos.v1.ListMachinesResponse.machines:type_name -> xos.v1.Machine
-	65, // 21: xos.v1.BundleResponse.issued:type_name -> google.protobuf.Timestamp
-	65, // 22: xos.v1.Volume.created:type_name -> google.protobuf.Timestamp
-	53, // 23: xos.v1.CreateVolumeResponse.volume:type_name -> xos.v1.Volume
-	53, // 24: xos.v1.ListVolumesResponse.volumes:type_name -> xos.v1.Volume
-	65, // 25: xos.v1.Storage.seen:type_name -> google.protobuf.Timestamp
-	60, // 26: xos.v1.ListStorageResponse.storage:type_name -> xos.v1.Storage
+	67, // 17: xos.v1.JoinResponse.not_after:type_name -> google.protobuf.Timestamp
+	67, // 18: xos.v1.Machine.joined:type_name -> google.protobuf.Timestamp
+	67, // 19: xos.v1.Machine.not_after:type_name -> google.protobuf.Timestamp
+	48, // 20: xos.v1.ListMachinesResponse.machines:type_name -> xos.v1.Machine
+	67, // 21: xos.v1.BundleResponse.issued:type_name -> google.protobuf.Timestamp
+	67, // 22: xos.v1.Volume.created:type_name -> google.protobuf.Timestamp
+	55, // 23: xos.v1.CreateVolumeResponse.volume:type_name -> xos.v1.Volume
+	55, // 24: xos.v1.ListVolumesResponse.volumes:type_name -> xos.v1.Volume
+	67, // 25: xos.v1.Storage.seen:type_name -> google.protobuf.Timestamp
+	62, // 26: xos.v1.ListStorageResponse.storage:type_name -> xos.v1.Storage
 	1,  // 27: xos.v1.Credentials.Trust:input_type -> xos.v1.TrustRequest
 	3,  // 28: xos.v1.Credentials.Issue:input_type -> xos.v1.IssueRequest
 	5,  // 29: xos.v1.Credentials.Renew:input_type -> xos.v1.RenewRequest
@@ -3922,58 +4055,60 @@ var file_xos_v1_core_proto_depIdxs = []int32{
 	16, // 34: xos.v1.VOs.DeleteVO:input_type -> xos.v1.DeleteVORequest
 	18, // 35: xos.v1.VOs.ListVOs:input_type -> xos.v1.ListVOsRequest
 	20, // 36: xos.v1.VOs.SetPolicy:input_type -> xos.v1.SetPolicyRequest
-	22, // 37: xos.v1.VOs.SetIsolation:input_type -> xos.v1.SetIsolationRequest
-	25, // 38: xos.v1.VOs.CreateUser:input_type -> xos.v1.CreateUserRequest
-	27, // 39: xos.v1.VOs.SetPassword:input_type -> xos.v1.SetPasswordRequest
-	29, // 40: xos.v1.VOs.CreateToken:input_type -> xos.v1.CreateTokenRequest
-	31, // 41: xos.v1.VOs.DeleteUser:input_type -> xos.v1.DeleteUserRequest
-	33, // 42: xos.v1.VOs.ListUsers:input_type -> xos.v1.ListUsersRequest
-	35, // 43: xos.v1.VOs.AddMember:input_type -> xos.v1.AddMemberRequest
-	37, // 44: xos.v1.VOs.RemoveMember:input_type -> xos.v1.RemoveMemberRequest
-	39, // 45: xos.v1.VOs.ListMembers:input_type -> xos.v1.ListMembersRequest
-	41, // 46: xos.v1.Machines.CreateJoinToken:input_type -> xos.v1.CreateJoinTokenRequest
-	43, // 47: xos.v1.Machines.Join:input_type -> xos.v1.JoinRequest
-	45, // 48: xos.v1.Machines.RenewMachine:input_type -> xos.v1.RenewMachineRequest
-	47, // 49: xos.v1.Machines.ListMachines:input_type -> xos.v1.ListMachinesRequest
-	49, // 50: xos.v1.Machines.RemoveMachine:input_type -> xos.v1.RemoveMachineRequest
-	51, // 51: xos.v1.Machines.Bundle:input_type -> xos.v1.BundleRequest
-	54, // 52: xos.v1.Directory.CreateVolume:input_type -> xos.v1.CreateVolumeRequest
-	56, // 53: xos.v1.Directory.DeleteVolume:input_type -> xos.v1.DeleteVolumeRequest
-	58, // 54: xos.v1.Directory.ListVolumes:input_type -> xos.v1.ListVolumesRequest
-	61, // 55: xos.v1.Directory.AnnounceStorage:input_type -> xos.v1.AnnounceStorageRequest
-	63, // 56: xos.v1.Directory.ListStorage:input_type -> xos.v1.ListStorageRequest
-	2,  // 57: xos.v1.Credentials.Trust:output_type -> xos.v1.TrustResponse
-	4,  // 58: xos.v1.Credentials.Issue:output_type -> xos.v1.IssueResponse
-	4,  // 59: xos.v1.Credentials.Renew:output_type -> xos.v1.IssueResponse
-	7,  // 60: xos.v1.Credentials.Revoke:output_type -> xos.v1.RevokeResponse
-	9,  // 61: xos.v1.Credentials.Delegate:output_type -> xos.v1.DelegateResponse
-	11, // 62: xos.v1.Credentials.Explain:output_type -> xos.v1.ExplainResponse
-	15, // 63: xos.v1.VOs.CreateVO:output_type -> xos.v1.CreateVOResponse
-	17, // 64: xos.v1.VOs.DeleteVO:output_type -> xos.v1.DeleteVOResponse
-	19, // 65: xos.v1.VOs.ListVOs:output_type -> xos.v1.ListVOsResponse
-	21, // 66: xos.v1.VOs.SetPolicy:output_type -> xos.v1.SetPolicyResponse
-	23, // 67: xos.v1.VOs.SetIsolation:output_type -> xos.v1.SetIsolationResponse
-	26, // 68: xos.v1.VOs.CreateUser:output_type -> xos.v1.CreateUserResponse
-	28, // 69: xos.v1.VOs.SetPassword:output_type -> xos.v1.SetPasswordResponse
-	30, // 70: xos.v1.VOs.CreateToken:output_type -> xos.v1.CreateTokenResponse
-	32, // 71: xos.v1.VOs.DeleteUser:output_type -> xos.v1.DeleteUserResponse
-	34, // 72: xos.v1.VOs.ListUsers:output_type -> xos.v1.ListUsersResponse
-	36, // 73: xos.v1.VOs.AddMember:output_type -> xos.v1.AddMemberResponse
-	38, // 74: xos.v1.VOs.RemoveMember:output_type -> xos.v1.RemoveMemberResponse
-	40, // 75: xos.v1.VOs.ListMembers:output_type -> xos.v1.ListMembersResponse
-	42, // 76: xos.v1.Machines.CreateJoinToken:output_type -> xos.v1.CreateJoinTokenResponse
-	44, // 77: xos.v1.Machines.Join:output_type -> xos.v1.JoinResponse
-	44, // 78: xos.v1.Machines.RenewMachine:output_type -> xos.v1.JoinResponse
-	48, // 79: xos.v1.Machines.ListMachines:output_type -> xos.v1.ListMachinesResponse
-	50, // 80: xos.v1.Machines.RemoveMachine:output_type -> xos.v1.RemoveMachineResponse
-	52, // 81: xos.v1.Machines.Bundle:output_type -> xos.v1.BundleResponse
-	55, // 82: xos.v1.Directory.CreateVolume:output_type -> xos.v1.CreateVolumeResponse
-	57, // 83: xos.v1.Directory.DeleteVolume:output_type -> xos.v1.DeleteVolumeResponse
-	59, // 84: xos.v1.Directory.ListVolumes:output_type -> xos.v1.ListVolumesResponse
-	62, // 85: xos.v1.Directory.AnnounceStorage:output_type -> xos.v1.AnnounceStorageResponse
-	64, // 86: xos.v1.Directory.ListStorage:output_type -> xos.v1.ListStorageResponse
-	57, // [57:87] is the sub-list for method output_type
-	27, // [27:57] is the sub-list for method input_type
+	22, // 37: xos.v1.VOs.GetIsolation:input_type -> xos.v1.GetIsolationRequest
+	24, // 38: xos.v1.VOs.SetIsolation:input_type -> xos.v1.SetIsolationRequest
+	27, // 39: xos.v1.VOs.CreateUser:input_type -> xos.v1.CreateUserRequest
+	29, // 40: xos.v1.VOs.SetPassword:input_type -> xos.v1.SetPasswordRequest
+	31, // 41: xos.v1.VOs.CreateToken:input_type -> xos.v1.CreateTokenRequest
+	33, // 42: xos.v1.VOs.DeleteUser:input_type -> xos.v1.DeleteUserRequest
+	35, // 43: xos.v1.VOs.ListUsers:input_type -> xos.v1.ListUsersRequest
+	37, // 44: xos.v1.VOs.AddMember:input_type -> xos.v1.AddMemberRequest
+	39, // 45: xos.v1.VOs.RemoveMember:input_type -> xos.v1.RemoveMemberRequest
+	41, // 46: xos.v1.VOs.ListMembers:input_type -> xos.v1.ListMembersRequest
+	43, // 47: xos.v1.Machines.CreateJoinToken:input_type -> xos.v1.CreateJoinTokenRequest
+	45, // 48: xos.v1.Machines.Join:input_type -> xos.v1.JoinRequest
+	47, // 49: xos.v1.Machines.RenewMachine:input_type -> xos.v1.RenewMachineRequest
+	49, // 50: xos.v1.Machines.ListMachines:input_type -> xos.v1.ListMachinesRequest
+	51, // 51: xos.v1.Machines.RemoveMachine:input_type -> xos.v1.RemoveMachineRequest
+	53, // 52: xos.v1.Machines.Bundle:input_type -> xos.v1.BundleRequest
+	56, // 53: xos.v1.Directory.CreateVolume:input_type -> xos.v1.CreateVolumeRequest
+	58, // 54: xos.v1.Directory.DeleteVolume:input_type -> xos.v1.DeleteVolumeRequest
+	60, // 55: xos.v1.Directory.ListVolumes:input_type -> xos.v1.ListVolumesRequest
+	63, // 56: xos.v1.Directory.AnnounceStorage:input_type -> xos.v1.AnnounceStorageRequest
+	65, // 57: xos.v1.Directory.ListStorage:input_type -> xos.v1.ListStorageRequest
+	2,  // 58: xos.v1.Credentials.Trust:output_type -> xos.v1.TrustResponse
+	4,  // 59: xos.v1.Credentials.Issue:output_type -> xos.v1.IssueResponse
+	4,  // 60: xos.v1.Credentials.Renew:output_type -> xos.v1.IssueResponse
+	7,  // 61: xos.v1.Credentials.Revoke:output_type -> xos.v1.RevokeResponse
+	9,  // 62: xos.v1.Credentials.Delegate:output_type -> xos.v1.DelegateResponse
+	11, // 63: xos.v1.Credentials.Explain:output_type -> xos.v1.ExplainResponse
+	15, // 64: xos.v1.VOs.CreateVO:output_type -> xos.v1.CreateVOResponse
+	17, // 65: xos.v1.VOs.DeleteVO:output_type -> xos.v1.DeleteVOResponse
+	19, // 66: xos.v1.VOs.ListVOs:output_type -> xos.v1.ListVOsResponse
+	21, // 67: xos.v1.VOs.SetPolicy:output_type -> xos.v1.SetPolicyResponse
+	23, // 68: xos.v1.VOs.GetIsolation:output_type -> xos.v1.GetIsolationResponse
+	25, // 69: xos.v1.VOs.SetIsolation:output_type -> xos.v1.SetIsolationResponse
+	28, // 70: xos.v1.VOs.CreateUser:output_type -> xos.v1.CreateUserResponse
+	30, // 71: xos.v1.VOs.SetPassword:output_type -> xos.v1.SetPasswordResponse
+	32, // 72: xos.v1.VOs.CreateToken:output_type -> xos.v1.CreateTokenResponse
+	34, // 73: xos.v1.VOs.DeleteUser:output_type -> xos.v1.DeleteUserResponse
+	36, // 74: xos.v1.VOs.ListUsers:output_type -> xos.v1.ListUsersResponse
+	38, // 75: xos.v1.VOs.AddMember:output_type -> xos.v1.AddMemberResponse
+	40, // 76: xos.v1.VOs.RemoveMember:output_type -> xos.v1.RemoveMemberResponse
+	42, // 77: xos.v1.VOs.ListMembers:output_type -> xos.v1.ListMembersResponse
+	44, // 78: xos.v1.Machines.CreateJoinToken:output_type -> xos.v1.CreateJoinTokenResponse
+	46, // 79: xos.v1.Machines.Join:output_type -> xos.v1.JoinResponse
+	46, // 80: xos.v1.Machines.RenewMachine:output_type -> xos.v1.JoinResponse
+	50, // 81: xos.v1.Machines.ListMachines:output_type -> xos.v1.ListMachinesResponse
+	52, // 82: xos.v1.Machines.RemoveMachine:output_type -> xos.v1.RemoveMachineResponse
+	54, // 83: xos.v1.Machines.Bundle:output_type -> xos.v1.BundleResponse
+	57, // 84: xos.v1.Directory.CreateVolume:output_type -> xos.v1.CreateVolumeResponse
+	59, // 85: xos.v1.Directory.DeleteVolume:output_type -> xos.v1.DeleteVolumeResponse
+	61, // 86: xos.v1.Directory.ListVolumes:output_type -> xos.v1.ListVolumesResponse
+	64, // 87: xos.v1.Directory.AnnounceStorage:output_type -> xos.v1.AnnounceStorageResponse
+	66, // 88: xos.v1.Directory.ListStorage:output_type -> xos.v1.ListStorageResponse
+	58, // [58:89] is the sub-list for method output_type
+	27, // [27:58] is the sub-list for method input_type
 	27, // [27:27] is the sub-list for extension type_name
 	27, // [27:27] is the sub-list for extension extendee
 	0,  // [0:27] is the sub-list for field type_name
@@ -3991,7 +4126,7 @@ func file_xos_v1_core_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_xos_v1_core_proto_rawDesc), len(file_xos_v1_core_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   65,
+			NumMessages:   67,
 			NumExtensions: 0,
 			NumServices:   4,
 		},

@@ -64,6 +64,8 @@ const (
 	VOsListVOsProcedure = "/xos.v1.VOs/ListVOs"
 	// VOsSetPolicyProcedure is the fully-qualified name of the VOs's SetPolicy RPC.
 	VOsSetPolicyProcedure = "/xos.v1.VOs/SetPolicy"
+	// VOsGetIsolationProcedure is the fully-qualified name of the VOs's GetIsolation RPC.
+	VOsGetIsolationProcedure = "/xos.v1.VOs/GetIsolation"
 	// VOsSetIsolationProcedure is the fully-qualified name of the VOs's SetIsolation RPC.
 	VOsSetIsolationProcedure = "/xos.v1.VOs/SetIsolation"
 	// VOsCreateUserProcedure is the fully-qualified name of the VOs's CreateUser RPC.
@@ -336,7 +338,10 @@ type VOsClient interface {
 	DeleteVO(context.Context, *connect.Request[v1.DeleteVORequest]) (*connect.Response[v1.DeleteVOResponse], error)
 	ListVOs(context.Context, *connect.Request[v1.ListVOsRequest]) (*connect.Response[v1.ListVOsResponse], error)
 	SetPolicy(context.Context, *connect.Request[v1.SetPolicyRequest]) (*connect.Response[v1.SetPolicyResponse], error)
-	// SetIsolation says what the VO shares with others on machines.
+	// GetIsolation gives a VO's policy of isolation, also to its members.
+	GetIsolation(context.Context, *connect.Request[v1.GetIsolationRequest]) (*connect.Response[v1.GetIsolationResponse], error)
+	// SetIsolation says what the VO shares with others on machines. Also for who
+	// has the role admin in the VO.
 	SetIsolation(context.Context, *connect.Request[v1.SetIsolationRequest]) (*connect.Response[v1.SetIsolationResponse], error)
 	CreateUser(context.Context, *connect.Request[v1.CreateUserRequest]) (*connect.Response[v1.CreateUserResponse], error)
 	SetPassword(context.Context, *connect.Request[v1.SetPasswordRequest]) (*connect.Response[v1.SetPasswordResponse], error)
@@ -381,6 +386,12 @@ func NewVOsClient(httpClient connect.HTTPClient, baseURL string, opts ...connect
 			httpClient,
 			baseURL+VOsSetPolicyProcedure,
 			connect.WithSchema(vOsMethods.ByName("SetPolicy")),
+			connect.WithClientOptions(opts...),
+		),
+		getIsolation: connect.NewClient[v1.GetIsolationRequest, v1.GetIsolationResponse](
+			httpClient,
+			baseURL+VOsGetIsolationProcedure,
+			connect.WithSchema(vOsMethods.ByName("GetIsolation")),
 			connect.WithClientOptions(opts...),
 		),
 		setIsolation: connect.NewClient[v1.SetIsolationRequest, v1.SetIsolationResponse](
@@ -446,6 +457,7 @@ type vOsClient struct {
 	deleteVO     *connect.Client[v1.DeleteVORequest, v1.DeleteVOResponse]
 	listVOs      *connect.Client[v1.ListVOsRequest, v1.ListVOsResponse]
 	setPolicy    *connect.Client[v1.SetPolicyRequest, v1.SetPolicyResponse]
+	getIsolation *connect.Client[v1.GetIsolationRequest, v1.GetIsolationResponse]
 	setIsolation *connect.Client[v1.SetIsolationRequest, v1.SetIsolationResponse]
 	createUser   *connect.Client[v1.CreateUserRequest, v1.CreateUserResponse]
 	setPassword  *connect.Client[v1.SetPasswordRequest, v1.SetPasswordResponse]
@@ -475,6 +487,11 @@ func (c *vOsClient) ListVOs(ctx context.Context, req *connect.Request[v1.ListVOs
 // SetPolicy calls xos.v1.VOs.SetPolicy.
 func (c *vOsClient) SetPolicy(ctx context.Context, req *connect.Request[v1.SetPolicyRequest]) (*connect.Response[v1.SetPolicyResponse], error) {
 	return c.setPolicy.CallUnary(ctx, req)
+}
+
+// GetIsolation calls xos.v1.VOs.GetIsolation.
+func (c *vOsClient) GetIsolation(ctx context.Context, req *connect.Request[v1.GetIsolationRequest]) (*connect.Response[v1.GetIsolationResponse], error) {
+	return c.getIsolation.CallUnary(ctx, req)
 }
 
 // SetIsolation calls xos.v1.VOs.SetIsolation.
@@ -528,7 +545,10 @@ type VOsHandler interface {
 	DeleteVO(context.Context, *connect.Request[v1.DeleteVORequest]) (*connect.Response[v1.DeleteVOResponse], error)
 	ListVOs(context.Context, *connect.Request[v1.ListVOsRequest]) (*connect.Response[v1.ListVOsResponse], error)
 	SetPolicy(context.Context, *connect.Request[v1.SetPolicyRequest]) (*connect.Response[v1.SetPolicyResponse], error)
-	// SetIsolation says what the VO shares with others on machines.
+	// GetIsolation gives a VO's policy of isolation, also to its members.
+	GetIsolation(context.Context, *connect.Request[v1.GetIsolationRequest]) (*connect.Response[v1.GetIsolationResponse], error)
+	// SetIsolation says what the VO shares with others on machines. Also for who
+	// has the role admin in the VO.
 	SetIsolation(context.Context, *connect.Request[v1.SetIsolationRequest]) (*connect.Response[v1.SetIsolationResponse], error)
 	CreateUser(context.Context, *connect.Request[v1.CreateUserRequest]) (*connect.Response[v1.CreateUserResponse], error)
 	SetPassword(context.Context, *connect.Request[v1.SetPasswordRequest]) (*connect.Response[v1.SetPasswordResponse], error)
@@ -569,6 +589,12 @@ func NewVOsHandler(svc VOsHandler, opts ...connect.HandlerOption) (string, http.
 		VOsSetPolicyProcedure,
 		svc.SetPolicy,
 		connect.WithSchema(vOsMethods.ByName("SetPolicy")),
+		connect.WithHandlerOptions(opts...),
+	)
+	vOsGetIsolationHandler := connect.NewUnaryHandler(
+		VOsGetIsolationProcedure,
+		svc.GetIsolation,
+		connect.WithSchema(vOsMethods.ByName("GetIsolation")),
 		connect.WithHandlerOptions(opts...),
 	)
 	vOsSetIsolationHandler := connect.NewUnaryHandler(
@@ -635,6 +661,8 @@ func NewVOsHandler(svc VOsHandler, opts ...connect.HandlerOption) (string, http.
 			vOsListVOsHandler.ServeHTTP(w, r)
 		case VOsSetPolicyProcedure:
 			vOsSetPolicyHandler.ServeHTTP(w, r)
+		case VOsGetIsolationProcedure:
+			vOsGetIsolationHandler.ServeHTTP(w, r)
 		case VOsSetIsolationProcedure:
 			vOsSetIsolationHandler.ServeHTTP(w, r)
 		case VOsCreateUserProcedure:
@@ -676,6 +704,10 @@ func (UnimplementedVOsHandler) ListVOs(context.Context, *connect.Request[v1.List
 
 func (UnimplementedVOsHandler) SetPolicy(context.Context, *connect.Request[v1.SetPolicyRequest]) (*connect.Response[v1.SetPolicyResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("xos.v1.VOs.SetPolicy is not implemented"))
+}
+
+func (UnimplementedVOsHandler) GetIsolation(context.Context, *connect.Request[v1.GetIsolationRequest]) (*connect.Response[v1.GetIsolationResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("xos.v1.VOs.GetIsolation is not implemented"))
 }
 
 func (UnimplementedVOsHandler) SetIsolation(context.Context, *connect.Request[v1.SetIsolationRequest]) (*connect.Response[v1.SetIsolationResponse], error) {
