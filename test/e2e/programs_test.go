@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/xtreemos/xos/test/story"
+	"github.com/xtreemos/xos/test/testbed"
 )
 
 // TestRootPrograms: what else opens sessions on a machine does it for a grid user
@@ -60,6 +61,7 @@ func TestRootPrograms(t *testing.T) {
 			t.Errorf("%s: the output lacks %q: %s", command, text, r.Output)
 		}
 	}
+	t.Run("records", func(t *testing.T) { testRecords(ctx, t, g, sh) })
 	within("echo '* * * * * id -un >~/cron; sync ~/cron' | crontab - && crontab -l", "sync ~/cron")
 
 	t.Run("sudo", func(t *testing.T) {
@@ -87,4 +89,99 @@ func TestRootPrograms(t *testing.T) {
 		return nil
 	})
 	do(ctx, t, sh, "crontab -r")
+}
+
+// testRecords: of logins on node1, of VOs and of none, the administrator sees
+// all; a member sees her own VO's in who, and of records of the past none
+// but her own, which xos has.
+func testRecords(ctx context.Context, t *testing.T, g *testbed.Grid, nora *testbed.Shell) {
+	node := g.Node("node1")
+	root := func(command string, texts ...string) string {
+		t.Helper()
+		out, status, err := story.Run(ctx, node, "root", command)
+		if err != nil || status != 0 {
+			t.Fatalf("%s: status %d (%v)\n%s", command, status, err, out)
+		}
+		for _, text := range texts {
+			if !strings.Contains(out, text) {
+				t.Errorf("%s: the output lacks %q\n%s", command, text, out)
+			}
+		}
+		return out
+	}
+	// As Debian 12 has it; the VO's sessions are made after that.
+	root("install -m 664 -g utmp /dev/null /run/utmp; touch /var/log/wtmp; id lisa 2>/dev/null || useradd -m -s /bin/bash lisa")
+	defer root("rm /run/utmp")
+	if _, err := g.Node("core").Output(ctx, "xos", "vo", "create", "tally"); err != nil {
+		t.Fatal(err)
+	}
+	newMember(ctx, t, g, "ott", "tally")
+	login := func(machine, user, command string) *testbed.Shell {
+		t.Helper()
+		sh, err := g.Node(machine).Shell(ctx, "su", "-l", user)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { sh.Close() })
+		if command == "" {
+			return sh
+		}
+		if _, err := sh.Enter(ctx, command); err != nil {
+			t.Fatal(err)
+		}
+		return sh
+	}
+	key, _ := as(ctx, t, g, "ott", "ssh-keygen -q -t ed25519 -N '' -f ~/plain && cat ~/plain.pub")
+	root("install -d -m 700 -o lisa -g lisa ~lisa/.ssh; echo '" + strings.TrimSpace(key) + "' >~lisa/.ssh/authorized_keys; chown lisa: ~lisa/.ssh/authorized_keys")
+	login("client", "ott", "ssh -i plain -o StrictHostKeyChecking=accept-new lisa@node1")
+	otto := login("client", "ott", "ssh ott@tally@node1")
+
+	all := []string{"nora@lab", "ott@tally", "lisa"}
+	for _, c := range []string{"who", "last -w", "lastlog2", "loginctl list-sessions --no-legend"} {
+		root(c, all...)
+	}
+	root("w -h", "nora@lab", "ott@tal", "lisa") // which cuts names
+	for _, file := range []string{"/run/utmp", "/var/log/wtmp"} {
+		eventually(t, 5*time.Second, file, func() error {
+			if out := root("who " + file); !strings.Contains(out, "ott@tally") {
+				return fmt.Errorf("%s", out)
+			}
+			return nil
+		})
+	}
+	for _, c := range []struct {
+		of     *testbed.Shell
+		own    string
+		others []string
+	}{
+		{nora, "nora@lab", []string{"ott", "lisa"}},
+		{otto, "ott@tally", []string{"nora", "lisa"}},
+	} {
+		eventually(t, 5*time.Second, "who shows her VO's", func() error {
+			if r := do(ctx, t, c.of, "who"); !strings.Contains(r.Output, c.own) {
+				return fmt.Errorf("%s", r.Output)
+			}
+			return nil
+		})
+		r := do(ctx, t, c.of, "who; w -h; who /var/log/wtmp; users; last -w; wtmpdb last; lastlog2; loginctl; cat /run/systemd/sessions/*; ls -R /run/systemd /var/log")
+		for _, other := range c.others {
+			if strings.Contains(r.Output, other) {
+				t.Errorf("%s sees %s:\n%s", c.own, other, r.Output)
+			}
+		}
+		if r := do(ctx, t, c.of, "xos explain"); !strings.Contains(r.Output, "login allowed") || !strings.Contains(r.Output, "[from 10.") {
+			t.Errorf("%s does not see her own past: %s", c.own, r.Output)
+		}
+	}
+	// Out again.
+	otto.Close()
+	eventually(t, 10*time.Second, "otto is out", func() error {
+		if out := root("who; who /run/utmp"); strings.Contains(out, "ott@tally") {
+			return fmt.Errorf("%s", out)
+		}
+		return nil
+	})
+	if out := root("last -w ott@tally"); strings.Contains(out, "still logged in") {
+		t.Errorf("he is in still: %s", out)
+	}
 }
