@@ -120,6 +120,7 @@ static int close_it(pam_handle_t *pamh, int flags, const char *user, const char 
 /* Makes the opened session this process's, or closes it again. */
 static int adopt(pam_handle_t *pamh, int flags, const char *user, struct opened *o, int fd)
 {
+	const void *former;
 	int rc;
 
 	if (o->descriptors == 1 && enter_namespace(fd) != 0) {
@@ -129,6 +130,9 @@ static int adopt(pam_handle_t *pamh, int flags, const char *user, struct opened 
 	} else {
 		rc = set_environment(pamh, o);
 	}
+	/* Of two that a program opens it closes one: the first ends here. */
+	if (rc == PAM_SUCCESS && pam_get_data(pamh, DATA, &former) == PAM_SUCCESS && former != NULL)
+		close_it(pamh, flags | PAM_SILENT, user, former);
 	if (rc == PAM_SUCCESS)
 		rc = pam_set_data(pamh, DATA, o->id, forget);
 	if (rc != PAM_SUCCESS) {
