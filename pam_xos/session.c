@@ -151,21 +151,25 @@ EXPORT int pam_sm_open_session(pam_handle_t *pamh, int flags, int argc UNUSED,
 	struct opened o;
 	struct xos_out q;
 	const char *user;
-	int line, rc = grid_user(pamh, &user);
+	int line, status, rc = grid_user(pamh, &user);
 
 	if (rc != PAM_SUCCESS)
 		return rc;
 	request_start(pamh, user, &q);
 	xos_put_str(&q, pam_getenv(pamh, "SSH_AUTH_INFO_0"));
 	rc = PAM_SESSION_ERR;
-	if (consult_on(pamh, flags, user, XOS_OP_PAM_OPEN, &q, XOS_OPEN_MS, &reply, &line) ==
-	    XOS_ST_OK) {
+	status = consult_on(pamh, flags, user, XOS_OP_PAM_OPEN, &q, XOS_OPEN_MS, &reply, &line);
+	if (status == XOS_ST_OK) {
 		close(line);
 		if (read_open_reply(&reply, &o))
 			rc = adopt(pamh, flags, user, &o, reply.fd);
 		else
 			malformed(pamh, user);
 	} else if (line >= 0) {
+		/* The service may end the program, and nobody else could say why: a
+		 * host that wants silence, as sudo does, does not want that. */
+		if (status > 0 && (flags & PAM_SILENT) != 0)
+			show(pamh, flags & ~PAM_SILENT, PAM_ERROR_MSG, xos_get_str(&reply.in));
 		xos_hang_up(line, XOS_END_MS);
 	}
 	request_free(&q);
