@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -143,6 +144,48 @@ func TestWtmp(t *testing.T) {
 		} else if diff := cmp.Diff(step.want, listed(t, machine)); diff != "" {
 			t.Errorf("%s: %s", step.name, diff)
 		}
+	}
+}
+
+// TestWtmpIsRotated: a VO's wtmp, which is in memory, does not grow for ever, and
+// no record is lost or doubled by that.
+func TestWtmpIsRotated(t *testing.T) {
+	l := stageLedgers(t)
+	machine, own := l.machine[1], filepath.Join(l.own, "physics.wtmp")
+	write(t, machine)
+	n := maxWtmp/recordSize + 10
+	one := loginRecord(userProcess, 1, "pts/1", "alice@physics", 1)
+	write(t, own, slices.Repeat([]record{one}, n)...)
+	for range 2 {
+		if err := l.tellMachine("physics.wtmp"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if st, err := os.Stat(own); err != nil || st.Size() != 0 {
+		t.Errorf("it has %d bytes (%v)", st.Size(), err)
+	}
+	write(t, own, one)
+	if err := l.tellMachine("physics.wtmp"); err != nil {
+		t.Fatal(err)
+	}
+	if st, err := os.Stat(machine); err != nil || st.Size() != int64((n+1)*recordSize) {
+		t.Errorf("the machine's has %d bytes, want %d (%v)", st.Size(), (n+1)*recordSize, err)
+	}
+	// One that is being added to, here by half a record, stays and goes on.
+	many := slices.Repeat([]record{one}, n)
+	write(t, machine)
+	write(t, own, append(many, one[:50])...)
+	for range 2 {
+		if err := l.tellMachine("physics.wtmp"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(t, own, append(many, one)...)
+	if err := l.tellMachine("physics.wtmp"); err != nil {
+		t.Fatal(err)
+	}
+	if st, err := os.Stat(machine); err != nil || st.Size() != int64(n*recordSize) { // the first was there before
+		t.Errorf("the machine's has %d bytes, want %d (%v)", st.Size(), n*recordSize, err)
 	}
 }
 
