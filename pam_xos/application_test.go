@@ -129,8 +129,6 @@ func TestRootApplication(t *testing.T) {
 		{"setcred after a wrong password", "permits", []string{"answer=wrong", "auth", "setcred/establish"},
 			asks + wrong + "auth: " + authErr + "setcred/establish: " + denied, []string{"PAMAuth alice@physics"}},
 		{"no answer", "permits", []string{"auth", "auth/no null"}, asks + "auth: " + convErr + asks + "auth/no null: " + convErr, nil},
-		{"an empty answer", "permits", []string{"answer=", "auth"}, asks + wrong + "auth: " + authErr, nil},
-		{"a large answer", "permits", []string{"answer=" + strings.Repeat("x", 511), "auth"}, asks + wrong + "auth: " + authErr, nil},
 		{"a huge answer", "permits", []string{"answer=" + strings.Repeat("x", 100000), "auth"}, asks + wrong + "auth: " + authErr, nil},
 		{"an answer with a line in it", "permits", []string{"answer=ri\nght", "auth"}, asks + wrong + "auth: " + authErr, []string{"PAMAuth alice@physics"}},
 		{"another answer", "permits", []string{"answer=wrong", "auth", "answer=right", "auth"}, asks + wrong + "auth: " + authErr + asks + "auth: ok\n",
@@ -200,7 +198,7 @@ func TestRootApplicationWithout(t *testing.T) {
 			})
 		}
 	}
-	away := `error "the session service of this machine (xos-node) does not answer"` + "\n"
+	away := `error "the session service of this machine (xos-node) does not answer: try again in a minute, then tell the administrator"` + "\n"
 	for _, c := range []struct {
 		name string
 		set  func(*testing.T) func()
