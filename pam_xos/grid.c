@@ -92,7 +92,8 @@ int consult_on(pam_handle_t *pamh, int flags, const char *user, int op, struct x
                struct xos_reply *reply, int *line)
 {
 	static const struct xos_str down =
-		XOS_STR("the session service of this machine (xos-node) does not answer");
+		XOS_STR("the session service of this machine (xos-node) does not answer: try again "
+	                "in a minute, then tell the administrator");
 	char why[XOS_MAX_MESSAGE + 1];
 	struct xos_in in;
 	struct xos_str text;

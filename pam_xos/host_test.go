@@ -107,7 +107,7 @@ const (
 	changed     = "authentication token altered successfully."
 	changeErr   = "Authentication token manipulation error, exit status 1"
 
-	down   = "the session service of this machine (xos-node) does not answer\n"
+	down   = "the session service of this machine (xos-node) does not answer: try again in a minute, then tell the administrator\n"
 	prompt = "Grid password: "
 )
 

@@ -120,7 +120,7 @@ func testWithout(t *testing.T, h host) {
 }
 
 // hasty adds the service "hasty", whose module is the same but for its
-// patience: a tenth of it for an account, a fiftieth for a session.
+// patience: a tenth of it for an account, a fiftieth for a session and a password.
 func hasty(t *testing.T, h host) {
 	t.Helper()
 	dir := t.TempDir()
@@ -135,7 +135,7 @@ func hasty(t *testing.T, h host) {
 		t.Fatal(err)
 	}
 	text := string(b)
-	for old, hasty := range map[string]string{"XOS_ACCOUNT_MS 3000\n": "XOS_ACCOUNT_MS 300\n", "XOS_OPEN_MS 20000\n": "XOS_OPEN_MS 400\n"} {
+	for old, hasty := range map[string]string{"XOS_ACCOUNT_MS 3000\n": "XOS_ACCOUNT_MS 300\n", "XOS_OPEN_MS 20000\n": "XOS_OPEN_MS 400\n", "XOS_AUTH_MS 27000\n": "XOS_AUTH_MS 540\n"} {
 		if strings.Count(text, old) != 1 {
 			t.Fatalf("%q is not in the header", old)
 		}

@@ -120,6 +120,7 @@ static int close_it(pam_handle_t *pamh, int flags, const char *user, const char 
 /* Makes the opened session this process's, or closes it again. */
 static int adopt(pam_handle_t *pamh, int flags, const char *user, struct opened *o, int fd)
 {
+	const void *former;
 	int rc;
 
 	if (o->descriptors == 1 && enter_namespace(fd) != 0) {
@@ -129,6 +130,9 @@ static int adopt(pam_handle_t *pamh, int flags, const char *user, struct opened 
 	} else {
 		rc = set_environment(pamh, o);
 	}
+	/* Of two that a program opens it closes one: the first ends here. */
+	if (rc == PAM_SUCCESS && pam_get_data(pamh, DATA, &former) == PAM_SUCCESS && former != NULL)
+		close_it(pamh, flags | PAM_SILENT, user, former);
 	if (rc == PAM_SUCCESS)
 		rc = pam_set_data(pamh, DATA, o->id, forget);
 	if (rc != PAM_SUCCESS) {
@@ -147,21 +151,25 @@ EXPORT int pam_sm_open_session(pam_handle_t *pamh, int flags, int argc UNUSED,
 	struct opened o;
 	struct xos_out q;
 	const char *user;
-	int line, rc = grid_user(pamh, &user);
+	int line, status, rc = grid_user(pamh, &user);
 
 	if (rc != PAM_SUCCESS)
 		return rc;
 	request_start(pamh, user, &q);
 	xos_put_str(&q, pam_getenv(pamh, "SSH_AUTH_INFO_0"));
 	rc = PAM_SESSION_ERR;
-	if (consult_on(pamh, flags, user, XOS_OP_PAM_OPEN, &q, XOS_OPEN_MS, &reply, &line) ==
-	    XOS_ST_OK) {
+	status = consult_on(pamh, flags, user, XOS_OP_PAM_OPEN, &q, XOS_OPEN_MS, &reply, &line);
+	if (status == XOS_ST_OK) {
 		close(line);
 		if (read_open_reply(&reply, &o))
 			rc = adopt(pamh, flags, user, &o, reply.fd);
 		else
 			malformed(pamh, user);
 	} else if (line >= 0) {
+		/* The service may end the program, and nobody else could say why: a
+		 * host that wants silence, as sudo does, does not want that. */
+		if (status > 0 && (flags & PAM_SILENT) != 0)
+			show(pamh, flags & ~PAM_SILENT, PAM_ERROR_MSG, xos_get_str(&reply.in));
 		xos_hang_up(line, XOS_END_MS);
 	}
 	request_free(&q);

@@ -155,13 +155,13 @@ func testNotOpened(t *testing.T, h host) {
 	if diff := cmp.Diff("the certificate has run out (xos login)\n"+sessionErr, h.pam(t, "permits", "alice@physics", "open_session")); diff != "" {
 		t.Error(diff)
 	}
-	if diff := cmp.Diff(sessionErr, h.pam(t, "permits", "alice@physics", "open_session(PAM_SILENT)")); diff != "" {
+	if diff := cmp.Diff("the certificate has run out (xos login)\n"+sessionErr, h.pam(t, "permits", "alice@physics", "open_session(PAM_SILENT)")); diff != "" {
 		t.Error(diff)
 	}
 	ends = true
 	for op, want := range map[string]string{
 		"open_session":             "the certificate has run out (xos login), signal: killed",
-		"open_session(PAM_SILENT)": ", signal: killed",
+		"open_session(PAM_SILENT)": "the certificate has run out (xos login), signal: killed",
 	} {
 		if diff := cmp.Diff(want, h.pam(t, "permits", "alice@physics", op)); diff != "" {
 			t.Errorf("%s: %s", op, diff)

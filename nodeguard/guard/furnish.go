@@ -14,7 +14,9 @@ import (
 )
 
 // records are files of logins that everybody may read. In a session they are
-// the VO's own: what sshd writes there is kept below Config.Run.
+// the VO's own, kept below Config.Run: what sshd writes there is added to the
+// machine's, but for lastlog, whose record of a grid uid lies 500 GB from its
+// beginning.
 var records = []string{"/run/utmp", "/var/log/wtmp", "/var/log/lastlog"}
 
 // databases are what has come after records: SQLite databases of logins that
@@ -44,6 +46,9 @@ func (g *Guard) furnish(vo xos.VOName) error {
 		return err
 	}
 	if err := onlyOwnServices(); err != nil {
+		return err
+	}
+	if err := g.ownSessions(vo); err != nil {
 		return err
 	}
 	for _, at := range g.scratch {
@@ -184,7 +189,7 @@ func (g *Guard) ownRecords(vo xos.VOName) error {
 		if err != nil {
 			continue
 		}
-		own := filepath.Join(g.run, "logins", string(vo)+"."+filepath.Base(at))
+		own := filepath.Join(g.recordsDir(), string(vo)+"."+filepath.Base(at))
 		if err := os.MkdirAll(filepath.Dir(own), 0o700); err != nil {
 			return err
 		}

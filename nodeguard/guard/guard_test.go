@@ -166,7 +166,7 @@ func newStage(t *testing.T) stage {
 	moveInto(t, root, inNet)
 	run, scratch := t.TempDir(), t.TempDir()
 	t.Cleanup(func() {
-		for _, at := range []string{filepath.Join(run, "ns/physics.3"), filepath.Join(run, "ns")} {
+		for _, at := range []string{filepath.Join(run, "ns/physics.4"), filepath.Join(run, "ns")} {
 			unix.Unmount(at, unix.MNT_DETACH)
 		}
 	})

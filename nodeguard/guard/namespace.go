@@ -16,7 +16,7 @@ import (
 
 // layout names what a session's namespace consists of. One that was pinned by a
 // version with another layout is not taken over.
-const layout = "3"
+const layout = "4"
 
 // SessionNamespace implements nodeguard.Guard. The logins of a VO share one
 // mount namespace: a copy of this process's, which must be the machine's own,

@@ -1,11 +1,8 @@
 package guard
 
 import (
-	"bytes"
 	"context"
-	"encoding/binary"
 	"errors"
-	"os"
 	"strings"
 	"time"
 
@@ -18,13 +15,14 @@ import (
 // every is how often all measures are fired.
 const every = time.Minute
 
-// Run keeps the labels of logins' cgroups right, fires the measures again and
+// Run keeps the labels of logins' cgroups and the records of logins right, fires the measures again and
 // again, and writes into the log of decisions what the LSM programs refused,
 // until ctx ends. What is in force stays in force without it. accountOf names
 // those who logged in before this process came; nil knows none.
 func (g *Guard) Run(ctx context.Context, history Recorder, accountOf AccountOf) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return g.recheck(ctx, every) })
+	group.Go(func() error { return keepRecords(ctx, g.log, g.ledgers(accountOf), every) })
 	if g.lsm != nil {
 		group.Go(func() error { return g.watchSlices(ctx) })
 		group.Go(func() error { return g.recordDenials(ctx, history, accountOf) })
@@ -48,34 +46,26 @@ func (g *Guard) recheck(ctx context.Context, every time.Duration) error {
 // watchSlices labels the cgroups that systemd makes for logins. Until one has
 // its label, its processes have that of their uid.
 func (g *Guard) watchSlices(ctx context.Context) error {
-	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
+	watch, err := newWatch(ctx)
 	if err != nil {
 		return xos.Errorf(xos.Internal, "watching the cgroups of logins: %w", err)
 	}
-	events := os.NewFile(uintptr(fd), "inotify")
-	stop := context.AfterFunc(ctx, func() { events.Close() })
-	defer stop()
-	defer events.Close()
-	dir := g.labels.slicesDir()
-	if _, err := unix.InotifyAddWatch(fd, dir, unix.IN_CREATE|unix.IN_DELETE|unix.IN_ONLYDIR); errors.Is(err, unix.ENOENT) {
+	defer watch.Close()
+	if err := watch.add(g.labels.slicesDir(), unix.IN_CREATE|unix.IN_DELETE); errors.Is(err, unix.ENOENT) {
 		return nil // no systemd here
 	} else if err != nil {
-		return xos.Errorf(xos.Internal, "watching %s: %w", dir, err)
+		return xos.Errorf(xos.Internal, "watching the cgroups of logins: %w", err)
 	}
 	g.relabel() // what came before the watch
-	b := make([]byte, 64<<10)
 	for {
-		n, err := events.Read(b)
+		events, err := watch.next()
 		if ctx.Err() != nil {
 			return nil
 		} else if err != nil {
-			return xos.Errorf(xos.Internal, "watching %s: %w", dir, err)
+			return xos.Errorf(xos.Internal, "watching the cgroups of logins: %w", err)
 		}
-		for rest := b[:n]; len(rest) >= unix.SizeofInotifyEvent; {
-			mask, size := binary.NativeEndian.Uint32(rest[4:]), int(binary.NativeEndian.Uint32(rest[12:]))
-			name, _, _ := bytes.Cut(rest[unix.SizeofInotifyEvent:unix.SizeofInotifyEvent+size], []byte{0})
-			rest = rest[unix.SizeofInotifyEvent+size:]
-			g.sliceEvent(mask, string(name))
+		for _, e := range events {
+			g.sliceEvent(e.mask, e.name)
 		}
 	}
 }

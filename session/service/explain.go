@@ -70,6 +70,9 @@ func (s *Service) ExplainHere(ctx context.Context, req *connect.Request[xosv1.Ex
 		if e.Reason != "" {
 			line += ": " + e.Reason
 		}
+		if from := e.Detail["from"]; from != "" {
+			line += " [from " + from + "]"
+		}
 		if serial := e.Detail["serial"]; serial != "" {
 			line += " [certificate " + serial + "]"
 		}

@@ -44,7 +44,7 @@ var checklist = []line{
 	{"/proc: TID", "AGO", "AG", byGuard, "a local user is in the machine's own namespaces, whose /proc is as the site has it"},
 	{"/proc: clear_refs, oom score", "A", "A", byUID, ""},
 	{"/proc: list", "AGO", "AG", byGuard, "a local user is in the machine's own namespaces, whose /proc is as the site has it"},
-	{"/run/systemd/sessions", "GO", "G", byGuard, "a local user is in the machine's own namespaces, whose /proc is as the site has it"},
+	{"/run/systemd/sessions", "ABGO", "ABG", byGuard, "a local user is in the machine's own namespaces, whose /proc is as the site has it"},
 	{"/run/systemd/users", "GO", "G", byGuard, "a local user is in the machine's own namespaces, whose /proc is as the site has it"},
 	{"/run/systemd: units", "GO", "G", byGuard, "a local user is in the machine's own namespaces, whose /proc is as the site has it"},
 	{"/run/systemd: whole tree", "GO", "G", byGuard, "a local user is in the machine's own namespaces, whose /proc is as the site has it"},
@@ -179,7 +179,7 @@ var checklist = []line{
 	{"varlink: root's door", "", "", byNobody, "root's, in a session only"},
 	{"w", "GO", "G", byGuard, "a local user is in the machine's own namespaces, whose /proc is as the site has it"},
 	{"wall", "A", "", byUID, ""},
-	{"who", "GO", "G", byGuard, "a local user is in the machine's own namespaces, whose /proc is as the site has it"},
+	{"who", "ABGO", "ABG", byGuard, "a local user is in the machine's own namespaces, whose /proc is as the site has it"},
 	{"xos session list", "A", "A", byUID, "she sees her own only"},
 	{"xps shows her jobs", "", "A", byNobody, "she sees her own only"},
 }

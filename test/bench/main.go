@@ -46,6 +46,7 @@ var alone = []measurement{
 var onGrid = []measurement{
 	idle,
 	{[]string{"login_ratio"}, login},
+	{[]string{"login_cold_ratio"}, coldLogin},
 	{[]string{"submit_to_start_ms"}, submit},
 	{[]string{"xfs_seq_write_MBps", "xfs_seq_read_MBps"}, sequential},
 	{[]string{"xfs_create_per_s"}, create},

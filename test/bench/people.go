@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/xtreemos/xos/test/testbed"
 )
@@ -26,6 +28,61 @@ done`, ssh, account, local))...)
 	}
 	return []figure{ratio("login_ratio", scaled(t[0], 1e-3), scaled(t[1], 1e-3), "ms")}, nil
 }
+
+// coldLogin is login where neither was there: the grid user's home is not mounted
+// and the machine holds no credential of hers, and systemd starts a manager for
+// either. Between logins all that is taken away.
+func coldLogin(ctx context.Context, s *stage) (figures []figure, err error) {
+	const linger = `linger = "1s"`
+	node := s.Node("node1")
+	s.close()
+	defer func() { err = errors.Join(err, s.hold(ctx)) }()
+	if err := node.Run(ctx, "sh", "-ec", "sed -i '1i "+linger+"' /etc/xos/node.toml; systemctl restart xos-node"); err != nil {
+		return nil, err
+	}
+	defer func() {
+		err = errors.Join(err, node.Run(ctx, "sh", "-ec", "sed -i '1{/^linger/d}' /etc/xos/node.toml; systemctl restart xos-node"))
+	}()
+	var grid, plain []float64
+	for round := range 9 {
+		who := []string{account, local}
+		if round%2 == 1 {
+			slices.Reverse(who)
+		}
+		for _, user := range who {
+			if err := node.Run(ctx, "sh", "-ec", chill); err != nil {
+				return nil, fmt.Errorf("ending all sessions: %w", err)
+			}
+			out, err := s.Node("client").Output(ctx, testbed.As("alice", clock+"now; a=$now; "+ssh+" "+user+"@node1 true </dev/null; now; echo $((now-a))")...)
+			if err != nil {
+				return nil, err
+			}
+			t, err := columns(out, 1)
+			if err != nil {
+				return nil, err
+			}
+			if user == local {
+				plain = append(plain, t[0]...)
+			} else if err := node.Run(ctx, "findmnt", "-t", "fuse.xosfs", home); err != nil {
+				return nil, fmt.Errorf("the home is not mounted: %w", err)
+			} else {
+				grid = append(grid, t[0]...)
+			}
+		}
+	}
+	// The first of each also reads programs from the disk.
+	return []figure{ratio("login_cold_ratio", scaled(grid[1:], 1e-3), scaled(plain[1:], 1e-3), "ms")}, nil
+}
+
+// chill ends the users' managers, and waits until nothing is left of a login.
+const chill = `
+for user in ` + account + ` ` + local + `; do systemctl stop user@$(id -u $user).service; done
+for i in $(seq 300); do
+	! findmnt ` + home + ` >/dev/null && [ ! -e /run/xos/cred/$(id -u ` + account + `) ] && ! loginctl list-sessions --no-legend | grep -q -e ` + account + ` -e ` + local + ` && exit 0
+	sleep 0.1
+done
+xos session list
+exit 1`
 
 // submit is from the start of xsub to the first line that the job printed.
 func submit(ctx context.Context, s *stage) ([]figure, error) {

@@ -54,10 +54,8 @@ func (s *stage) prepare(ctx context.Context, fresh bool) error {
 			return err
 		}
 	}
-	for _, login := range []string{account + "@node1", account + "@node2", local + "@node1"} {
-		if err := s.hold(ctx, login); err != nil {
-			return fmt.Errorf("holding a session of %s: %w", login, err)
-		}
+	if err := s.hold(ctx); err != nil {
+		return err
 	}
 	if _, err := s.as(ctx, "node1", atHome+"mkdir -p "+disk); err != nil {
 		return err
@@ -111,8 +109,18 @@ func (s *stage) compile(ctx context.Context, name, source string) error {
 	return err
 }
 
-// hold logs in and stays until close, or this process's end.
-func (s *stage) hold(ctx context.Context, login string) error {
+// hold logs everybody in who is measured.
+func (s *stage) hold(ctx context.Context) error {
+	for _, login := range []string{account + "@node1", account + "@node2", local + "@node1"} {
+		if err := s.stay(ctx, login); err != nil {
+			return fmt.Errorf("holding a session of %s: %w", login, err)
+		}
+	}
+	return nil
+}
+
+// stay logs in and stays until close, or this process's end.
+func (s *stage) stay(ctx context.Context, login string) error {
 	client := s.Node("client")
 	cmd := client.Command(ctx, testbed.As("alice", ssh+" "+login+" 'echo held; exec cat'")...)
 	in, err := cmd.StdinPipe()
@@ -145,6 +153,7 @@ func (s *stage) close() {
 	for _, h := range s.held {
 		_ = h.Close()
 	}
+	s.held = nil
 }
 
 // as runs a script as the grid user, in a login of her own on a node.

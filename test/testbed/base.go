@@ -33,6 +33,7 @@ var basePackages = []string{
 	"git", "make", "gcc", "libc6-dev", "less", "lsof", "strace", "locales-all",
 	"pamtester", "acl", "attr", "bpftool", "cron", "at", "uidmap",
 	"systemd-userdbd", "libnss-systemd",
+	"wtmpdb", "libpam-wtmpdb", "lastlog2", "libpam-lastlog2",
 }
 
 // Base gives the directory of the read-only root all nodes share, or of one with
