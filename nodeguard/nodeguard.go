@@ -6,6 +6,7 @@ import (
 	"context"
 
 	"github.com/xtreemos/xos"
+	"github.com/xtreemos/xos/session"
 )
 
 // Level is how strongly the kernel of this machine keeps VOs apart.
@@ -44,11 +45,13 @@ type Guard interface {
 	// SessionNamespace gives an open descriptor of the mount namespace in
 	// which a VO's logins live (their own view of /proc). The caller closes it.
 	SessionNamespace(ctx context.Context, vo xos.VOName) (fd int, err error)
-	// KillUser ends every process of a grid uid on this machine.
-	KillUser(ctx context.Context, uid uint32) error
-	// Freeze stops every process of a grid uid on this machine that is not in a
-	// job's cgroup, or lets those go on that it stopped; how says by what
-	// means, for the log. Both are idempotent, and hold when xos-node dies.
-	Freeze(ctx context.Context, uid uint32, on bool) (how string, err error)
+	// KillUser ends every process of a grid user on this machine, in containers
+	// of hers too.
+	KillUser(ctx context.Context, ids session.IDs) error
+	// Freeze stops every process of a grid user on this machine, in containers of
+	// hers too, that is not in a job's cgroup, or lets those go on that it
+	// stopped; how says by what means, for the log. Both are idempotent, and hold
+	// when xos-node dies.
+	Freeze(ctx context.Context, ids session.IDs, on bool) (how string, err error)
 	Close() error
 }

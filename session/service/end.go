@@ -234,7 +234,7 @@ func (s *Service) expel(p *person, why error) {
 	s.mu.Unlock()
 	if was == vom.FateFreeze {
 		// Nothing is left to go on; her slice must not be frozen for a later login.
-		if _, err := s.Guard.Freeze(ctx, p.uid, false); err != nil {
+		if _, err := s.Guard.Freeze(ctx, s.ids(p.uid), false); err != nil {
 			s.Log.Error("what was frozen of a revoked account", "account", p.account, "error", err)
 		}
 	}

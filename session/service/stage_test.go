@@ -247,13 +247,18 @@ func (g *guardian) RemoveJob(context.Context, xos.Account, xos.JobID) error     
 func (g *guardian) SessionNamespace(context.Context, xos.VOName) (int, error) {
 	return -1, xos.Errorf(xos.NotSupported, "a stand-in")
 }
-func (g *guardian) KillUser(_ context.Context, uid uint32) error {
+func (g *guardian) KillUser(ctx context.Context, ids session.IDs) error {
+	if ids.First != 0 {
+		if err := process.Kill(ctx, ids); err != nil {
+			return err
+		}
+	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.killed = append(g.killed, uid)
+	g.killed = append(g.killed, ids.UID)
 	return nil
 }
-func (g *guardian) Freeze(_ context.Context, uid uint32, on bool) (string, error) {
+func (g *guardian) Freeze(_ context.Context, ids session.IDs, on bool) (string, error) {
 	g.mu.Lock()
 	busy := g.busy
 	g.mu.Unlock()
@@ -265,7 +270,7 @@ func (g *guardian) Freeze(_ context.Context, uid uint32, on bool) (string, error
 	if g.frozen == nil {
 		g.frozen = map[uint32]bool{}
 	}
-	g.frozen[uid] = on
+	g.frozen[ids.UID] = on
 	return "a stand-in", nil
 }
 
