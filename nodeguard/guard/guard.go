@@ -68,6 +68,7 @@ type Guard struct {
 
 	testing    sync.Mutex // the programs know one probe at a time
 	freezing   sync.Mutex // the records of what is stopped
+	turns      turns      // of what is known by a uid
 	mu         sync.Mutex
 	namespaces map[xos.VOName]*os.File
 	features   []nodeguard.Feature
@@ -181,6 +182,7 @@ func (g *Guard) Login(ctx context.Context, a xos.Account, uid uint32) error {
 	if err := g.homesOf(a.VO); err != nil {
 		g.log.Warn("homes are not kept apart", "vo", a.VO, "error", err)
 	}
+	defer g.turns.of(uid)()
 	if err := g.logins.bound(ctx, uid); err != nil {
 		return err
 	}

@@ -48,6 +48,8 @@ func act(args []string) int {
 		return floodOf(network, address)
 	case "pace":
 		return pace(network)
+	case "recycles":
+		return recycle(network)
 	case "headless":
 		return goHeadless(network)
 	case "nothing":

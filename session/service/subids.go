@@ -46,11 +46,18 @@ func (s *Service) SubIDOwner(_ context.Context, p wire.Peer, id uint32) (uint32,
 
 // ids are those by which what a uid's account runs is known here.
 func (s *Service) ids(uid uint32) session.IDs {
-	ids := session.IDs{UID: uid}
 	if a, ok := s.Accounts.UserOf(uid); ok {
-		if e, ok := s.Accounts.User(a); ok && e.Sub != 0 {
-			ids.First, ids.Last = e.Sub, e.Sub+account.SubIDs-1
+		if e, ok := s.Accounts.User(a); ok {
+			return idsOf(e)
 		}
+	}
+	return session.IDs{UID: uid}
+}
+
+func idsOf(e account.Entry) session.IDs {
+	ids := session.IDs{UID: e.ID}
+	if e.Sub != 0 {
+		ids.First, ids.Last = e.Sub, e.Sub+account.SubIDs-1
 	}
 	return ids
 }
