@@ -107,7 +107,7 @@ func (g *Guard) stopAll(ctx context.Context, ids session.IDs) (int, error) {
 	}
 	for clean := 0; clean < 2; {
 		n := 0
-		all, err := process.Take()
+		all, err := g.looks.Take(ctx)
 		if err != nil {
 			return len(record), err
 		}

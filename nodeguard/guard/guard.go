@@ -23,6 +23,7 @@ import (
 	"github.com/xtreemos/xos"
 	"github.com/xtreemos/xos/bpf"
 	"github.com/xtreemos/xos/nodeguard"
+	"github.com/xtreemos/xos/session/process"
 )
 
 // Config says where the guard works.
@@ -69,6 +70,7 @@ type Guard struct {
 	testing    sync.Mutex // the programs know one probe at a time
 	freezing   sync.Mutex // the records of what is stopped
 	turns      turns      // of what is known by a uid
+	looks      process.Looks
 	mu         sync.Mutex
 	namespaces map[xos.VOName]*os.File
 	features   []nodeguard.Feature

@@ -4,8 +4,7 @@ import (
 	"context"
 
 	"github.com/xtreemos/xos/session"
-	"github.com/xtreemos/xos/session/process"
 )
 
 // KillUser implements nodeguard.Guard.
-func (g *Guard) KillUser(ctx context.Context, ids session.IDs) error { return process.Kill(ctx, ids) }
+func (g *Guard) KillUser(ctx context.Context, ids session.IDs) error { return g.looks.Kill(ctx, ids) }

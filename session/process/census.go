@@ -2,14 +2,12 @@ package process
 
 import (
 	"cmp"
-	"context"
 	"errors"
 	"io/fs"
 	"os"
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -87,51 +85,10 @@ func (c Census) between(pids []int, first, last uint32) []int {
 	return pids
 }
 
-// Running reports whether a process that is not dead has one of the ids, as its
-// real, effective, saved or file system uid.
-func Running(ids session.IDs) (bool, error) {
-	c, err := Take()
-	return len(c.Of(ids)) > 0, err
-}
-
 // Has reports whether a process is there, not dead, and has one of the ids.
 func Has(pid int, ids session.IDs) (bool, error) {
 	uids, alive, err := uidsOf(pid)
 	return alive && slices.ContainsFunc(uids[:], ids.Has), err
-}
-
-// Kill ends every process that Running is about. A process that forks while it
-// is being killed is caught by the next pass: none must be found twice in a row.
-func Kill(ctx context.Context, ids session.IDs) error {
-	if ids.UID < 1000 || ids.First != 0 && ids.First < 1000 {
-		return xos.Errorf(xos.Invalid, "uid %d with %d to %d is no grid user's", ids.UID, ids.First, ids.Last)
-	}
-	for clean := 0; clean < 2; {
-		c, err := Take()
-		if err != nil {
-			return err
-		}
-		n := 0
-		for _, pid := range c.Of(ids) {
-			killed, err := killIf(pid, ids)
-			if err != nil {
-				return err
-			}
-			if killed {
-				n++
-			}
-		}
-		if clean++; n > 0 {
-			clean = 0
-		}
-		if err := ctx.Err(); err != nil {
-			return xos.Errorf(xos.Unavailable, "%d processes of uid %d do not end: %w", n, ids.UID, err)
-		}
-		if n > 0 {
-			time.Sleep(5 * time.Millisecond) // between passes, while they die
-		}
-	}
-	return nil
 }
 
 // killIf kills a process that has one of the ids. The descriptor names this

@@ -85,10 +85,10 @@ func TestWait(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if yes, err := process.Running(session.IDs{UID: uint32(os.Getuid())}); err != nil || !yes {
+	if yes, err := new(process.Looks).Running(t.Context(), session.IDs{UID: uint32(os.Getuid())}); err != nil || !yes {
 		t.Errorf("this uid runs nothing: %v, %v", yes, err)
 	}
-	if yes, err := process.Running(session.IDs{UID: 2147483001}); err != nil || yes {
+	if yes, err := new(process.Looks).Running(t.Context(), session.IDs{UID: 2147483001}); err != nil || yes {
 		t.Errorf("an unused uid runs something: %v, %v", yes, err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
@@ -124,10 +124,10 @@ func TestRootIDs(t *testing.T) {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	ids := session.IDs{UID: first + 1000, First: first, Last: first + 99}
-	if yes, err := process.Running(ids); err != nil || yes {
+	if yes, err := new(process.Looks).Running(t.Context(), ids); err != nil || yes {
 		t.Errorf("nothing runs: %v, %v", yes, err)
 	}
-	if err := process.Kill(ctx, ids); err != nil {
+	if err := new(process.Looks).Kill(ctx, ids); err != nil {
 		t.Errorf("of nothing: %v", err)
 	}
 	beside, hers, in, last := run(first+100), run(ids.UID), run(first), run(first+99)
@@ -137,7 +137,7 @@ func TestRootIDs(t *testing.T) {
 	if err != nil || len(all.Of(ids)) < 3 || !slices.Contains(all.Of(ids), in.Process.Pid) || slices.Contains(all.Of(ids), beside.Process.Pid) {
 		t.Errorf("three run, not %d: %v, %v", beside.Process.Pid, all.Of(ids), err)
 	}
-	if err := process.Kill(ctx, ids); err != nil {
+	if err := new(process.Looks).Kill(ctx, ids); err != nil {
 		t.Errorf("three are killed: %v", err)
 	}
 	for _, cmd := range []*exec.Cmd{hers, in, last} {
@@ -145,11 +145,11 @@ func TestRootIDs(t *testing.T) {
 			t.Errorf("ended with %v", err)
 		}
 	}
-	if yes, err := process.Running(session.IDs{UID: first + 100}); err != nil || !yes {
+	if yes, err := new(process.Looks).Running(t.Context(), session.IDs{UID: first + 100}); err != nil || !yes {
 		t.Errorf("the one beside was killed: %v", err)
 	}
 	for _, bad := range []session.IDs{{UID: 0}, {UID: first, First: 1, Last: 5}} {
-		if err := process.Kill(ctx, bad); !xos.Is(err, xos.Invalid) {
+		if err := new(process.Looks).Kill(ctx, bad); !xos.Is(err, xos.Invalid) {
 			t.Errorf("killing %v: %v", bad, err)
 		}
 	}
@@ -181,12 +181,12 @@ func TestRootFirstThreadEnded(t *testing.T) {
 			t.Fatalf("its first thread does not end: %s", data)
 		}
 	}
-	if yes, err := process.Running(ids); err != nil || !yes {
+	if yes, err := new(process.Looks).Running(t.Context(), ids); err != nil || !yes {
 		t.Errorf("it runs: %v, %v", yes, err)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 	defer cancel()
-	if err := process.Kill(ctx, ids); err != nil {
+	if err := new(process.Looks).Kill(ctx, ids); err != nil {
 		t.Error(err)
 	}
 	go func() { ended <- cmd.Wait() }()
@@ -198,7 +198,7 @@ func TestRootFirstThreadEnded(t *testing.T) {
 	case <-ctx.Done():
 		t.Fatal("it was not killed")
 	}
-	if yes, err := process.Running(ids); err != nil || yes {
+	if yes, err := new(process.Looks).Running(t.Context(), ids); err != nil || yes {
 		t.Errorf("it is dead: %v, %v", yes, err)
 	}
 }
@@ -211,6 +211,13 @@ func init() {
 
 // TestMain lets the test binary play a process without its first thread.
 func TestMain(m *testing.M) {
+	if how := os.Getenv("XOS_TEST_BLIND"); how != "" {
+		if err := process.Blind(how); err != nil {
+			os.Stdout.WriteString(err.Error())
+			os.Exit(1)
+		}
+		return
+	}
 	uid, err := strconv.Atoi(os.Getenv("XOS_TEST_HEADLESS"))
 	if err != nil {
 		os.Exit(m.Run())

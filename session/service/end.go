@@ -155,7 +155,7 @@ func (s *Service) linger(p *person) {
 func (s *Service) leave(p *person) {
 	p.work.Lock()
 	defer p.work.Unlock()
-	runs, err := s.runs(p.uid)
+	runs, err := s.runs(s.ctx, p.uid)
 	s.mu.Lock()
 	if p.uses > 0 || s.people[p.account] != p { // back, or dismissed meanwhile
 		s.mu.Unlock()

@@ -9,7 +9,6 @@ import (
 
 	"github.com/xtreemos/xos"
 	"github.com/xtreemos/xos/session/account"
-	"github.com/xtreemos/xos/session/process"
 	"github.com/xtreemos/xos/session/residue"
 	"github.com/xtreemos/xos/vom"
 )
@@ -35,7 +34,7 @@ func (s *Service) retire(ctx context.Context) {
 		}
 		if s.used(a) {
 			err = s.Accounts.Use(a, e.ID)
-		} else if e.State == account.Closing || s.over(a, e) {
+		} else if e.State == account.Closing || s.over(ctx, a, e) {
 			err = s.close(ctx, a, e)
 		}
 		if err != nil && !xos.Is(err, xos.Conflict) && ctx.Err() == nil {
@@ -54,7 +53,7 @@ func (s *Service) used(a xos.Account) bool {
 
 // over reports whether an account's time here is over: its access ended, or it
 // was not used for long and runs nothing.
-func (s *Service) over(a xos.Account, e account.Entry) bool {
+func (s *Service) over(ctx context.Context, a xos.Account, e account.Entry) bool {
 	if s.Bundle().Issued.IsZero() {
 		return false // no news yet: nobody's access has ended
 	}
@@ -81,7 +80,7 @@ func (s *Service) over(a xos.Account, e account.Entry) bool {
 	if s.cfg.Idle <= 0 || s.Now().Sub(e.Seen) < s.cfg.Idle {
 		return false
 	}
-	runs, err := s.runs(e.ID)
+	runs, err := s.runs(ctx, e.ID)
 	return err == nil && !runs
 }
 
@@ -157,7 +156,7 @@ func (s *Service) unlabel(ctx context.Context) {
 	if len(labelled) == 0 {
 		return
 	}
-	running, err := process.Take()
+	running, err := s.looks.Take(ctx)
 	if err != nil {
 		s.Log.Warn("uids stay labelled", "error", err)
 		return

@@ -302,7 +302,7 @@ func (g *guardian) SessionNamespace(context.Context, xos.VOName) (int, error) {
 }
 func (g *guardian) KillUser(ctx context.Context, ids session.IDs) error {
 	if ids.First != 0 {
-		if err := process.Kill(ctx, ids); err != nil {
+		if err := new(process.Looks).Kill(ctx, ids); err != nil {
 			return err
 		}
 	}

@@ -7,7 +7,6 @@ import (
 	"github.com/xtreemos/xos"
 	"github.com/xtreemos/xos/session"
 	"github.com/xtreemos/xos/session/account"
-	"github.com/xtreemos/xos/session/process"
 	"github.com/xtreemos/xos/session/wire"
 )
 
@@ -63,7 +62,9 @@ func idsOf(e account.Entry) session.IDs {
 }
 
 // runs reports whether a uid has a process, in a container of its own too.
-func (s *Service) runs(uid uint32) (bool, error) { return process.Running(s.ids(uid)) }
+func (s *Service) runs(ctx context.Context, uid uint32) (bool, error) {
+	return s.looks.Running(ctx, s.ids(uid))
+}
 
 // kill ends every process of a uid, in containers of its own too.
 func (s *Service) kill(ctx context.Context, uid uint32) error {
