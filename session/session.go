@@ -39,6 +39,16 @@ type Group struct {
 	GID  uint32
 }
 
+// IDs are the uids by which a machine knows what a person runs: her own, and
+// those from First to Last, which containers of hers may have; First is 0 where
+// she has none.
+type IDs struct{ UID, First, Last uint32 }
+
+// Has reports whether a uid is one of them.
+func (i IDs) Has(uid uint32) bool {
+	return uid == i.UID || i.First != 0 && uid >= i.First && uid <= i.Last
+}
+
 // Session is one open login.
 type Session struct {
 	ID       xos.SessionID

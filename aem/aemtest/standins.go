@@ -196,9 +196,15 @@ func (g *Guard) Login(context.Context, xos.Account, uint32) error { return nil }
 func (g *Guard) SessionNamespace(context.Context, xos.VOName) (int, error) {
 	return -1, xos.Errorf(xos.NotSupported, "tests have no sessions")
 }
-func (g *Guard) KillUser(context.Context, uint32) error               { return nil }
-func (g *Guard) Freeze(context.Context, uint32, bool) (string, error) { return "", nil }
-func (g *Guard) Close() error                                         { return nil }
+func (g *Guard) Labelled(context.Context) ([]uint32, error)        { return nil, nil }
+func (g *Guard) Rest(context.Context, uint32, func() bool) error   { return nil }
+func (g *Guard) Forget(context.Context, uint32, func() bool) error { return nil }
+func (g *Guard) LoginsUsed(context.Context, uint32) (nodeguard.Used, error) {
+	return nodeguard.Used{}, xos.Errorf(xos.NotFound, "a stand-in")
+}
+func (g *Guard) KillUser(context.Context, session.IDs) error               { return nil }
+func (g *Guard) Freeze(context.Context, session.IDs, bool) (string, error) { return "", nil }
+func (g *Guard) Close() error                                              { return nil }
 
 func (g *Guard) JobCgroup(_ context.Context, a xos.Account, job xos.JobID) (string, error) {
 	path := g.subtree + "/job-" + string(job)

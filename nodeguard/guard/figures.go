@@ -93,7 +93,9 @@ func (m *meter) drop(of owner, who bpf.AccountXosWho) error {
 			return xos.Errorf(xos.Unavailable, "dropping the figures of %s: %w", of, err)
 		}
 	}
-	delete(m.whos, of)
+	if m.whos[of] == who {
+		delete(m.whos, of)
+	}
 	return nil
 }
 
@@ -110,11 +112,16 @@ func (m *meter) figures(kind bpf.AccountXosKind, vo xos.VOName, name string) (su
 	if !ok {
 		return sum, false, nil
 	}
+	return m.sum(who)
+}
+
+// sum is figures by number.
+func (m *meter) sum(who bpf.AccountXosWho) (sum bpf.AccountXosUsed, ok bool, err error) {
 	var each []bpf.AccountXosUsed
 	if err := m.used.Lookup(who, &each); errors.Is(err, ebpf.ErrKeyNotExist) {
 		return sum, false, nil
 	} else if err != nil {
-		return sum, false, xos.Errorf(xos.Unavailable, "reading the figures of %s: %w", of, err)
+		return sum, false, xos.Errorf(xos.Unavailable, "reading the figures of %d: %w", who.Id, err)
 	}
 	for _, u := range each {
 		sum.NetIn += u.NetIn

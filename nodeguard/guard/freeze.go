@@ -15,6 +15,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/xtreemos/xos"
+	"github.com/xtreemos/xos/session"
+	"github.com/xtreemos/xos/session/process"
 )
 
 // Where systemd-logind puts a user's sessions, there all of them are frozen at
@@ -38,20 +40,20 @@ func (c cgroups) slice(uid uint32) string {
 }
 
 // Freeze implements nodeguard.Guard.
-func (g *Guard) Freeze(ctx context.Context, uid uint32, on bool) (string, error) {
-	if uid < 1000 {
-		return "", xos.Errorf(xos.Invalid, "uid %d is no grid user's", uid)
+func (g *Guard) Freeze(ctx context.Context, ids session.IDs, on bool) (string, error) {
+	if ids.UID < 1000 || ids.First != 0 && ids.First < 1000 {
+		return "", xos.Errorf(xos.Invalid, "uid %d with %d to %d is no grid user's", ids.UID, ids.First, ids.Last)
 	}
 	g.freezing.Lock()
 	defer g.freezing.Unlock()
 	if !on {
-		return g.thaw(uid)
+		return g.thaw(ids)
 	}
-	slice, err := g.cgroups.freeze(uid, true)
+	slice, err := g.cgroups.freeze(ids.UID, true)
 	if err != nil {
 		return "", err
 	}
-	n, err := g.stopAll(ctx, uid)
+	n, err := g.stopAll(ctx, ids)
 	return means(slice, n, "stopped"), err
 }
 
@@ -97,43 +99,43 @@ func (c cgroups) freeze(uid uint32, on bool) (bool, error) {
 
 // stopAll stops what the slice does not hold, until two passes in a row find
 // nothing that runs.
-func (g *Guard) stopAll(ctx context.Context, uid uint32) (int, error) {
-	record := g.readStopped(uid)
+func (g *Guard) stopAll(ctx context.Context, ids session.IDs) (int, error) {
+	record := g.readStopped(ids.UID)
 	known := map[stopped]bool{}
 	for _, s := range record {
 		known[s] = true
 	}
 	for clean := 0; clean < 2; {
 		n := 0
-		pids, err := processesOf(uid)
+		all, err := g.looks.Take(ctx)
 		if err != nil {
 			return len(record), err
 		}
-		for _, pid := range pids {
-			held, err := g.heldByCgroup(pid, uid)
-			if err != nil || held {
-				continue // gone, or frozen, or a job's
+		for _, pid := range all.Of(ids) {
+			s, runs, err := g.atLarge(pid, ids)
+			if err != nil {
+				return len(record), err
 			}
-			state, start, err := stateOf(pid)
-			if err != nil || state == 'T' || state == 't' || state == 'Z' || state == 'X' {
+			if !runs {
 				continue
 			}
-			s := stopped{pid, start}
 			if !known[s] {
 				// On record before it happens: else it might never be resumed.
 				known[s], record = true, append(record, s)
-				if err := g.writeStopped(uid, record); err != nil {
+				if err := g.writeStopped(ids.UID, record); err != nil {
 					return len(record), err
 				}
 			}
 			n++
-			signalExactly(s, uid, unix.SIGSTOP)
+			if _, err := signalExactly(s, ids, unix.SIGSTOP); err != nil {
+				return len(record), err
+			}
 		}
 		if clean++; n > 0 {
 			clean = 0
 		}
 		if err := ctx.Err(); err != nil {
-			return len(record), xos.Errorf(xos.Unavailable, "%d processes of uid %d do not stop: %w", n, uid, err)
+			return len(record), xos.Errorf(xos.Unavailable, "%d processes of uid %d do not stop: %w", n, ids.UID, err)
 		}
 		if n > 0 {
 			time.Sleep(5 * time.Millisecond) // between passes, while they stop
@@ -142,18 +144,46 @@ func (g *Guard) stopAll(ctx context.Context, uid uint32) (int, error) {
 	return len(record), nil
 }
 
-func (g *Guard) thaw(uid uint32) (string, error) {
-	slice, err := g.cgroups.freeze(uid, false)
+// atLarge names a process, and reports whether it runs where no cgroup holds it.
+// One that has ended does not; of one that cannot be looked at nothing is known.
+func (g *Guard) atLarge(pid int, ids session.IDs) (stopped, bool, error) {
+	held, err := g.heldByCgroup(pid, ids.UID)
+	if err == nil && held {
+		return stopped{}, false, nil // frozen, or a job's
+	}
+	var start uint64
+	runs := false
+	if err == nil {
+		runs, start, err = stateOf(pid)
+	}
+	if gone(err) {
+		return stopped{}, false, nil
+	}
+	return stopped{pid, start}, runs, err
+}
+
+func gone(err error) bool {
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH)
+}
+
+func (g *Guard) thaw(ids session.IDs) (string, error) {
+	slice, err := g.cgroups.freeze(ids.UID, false)
 	if err != nil {
 		return "", err
 	}
 	n := 0
-	for _, s := range g.readStopped(uid) {
-		if signalExactly(s, uid, unix.SIGCONT) {
+	var errs []error
+	for _, s := range g.readStopped(ids.UID) {
+		did, err := signalExactly(s, ids, unix.SIGCONT)
+		if did {
 			n++
 		}
+		errs = append(errs, err)
 	}
-	if err := os.Remove(g.frozenFile(uid)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := errors.Join(errs...); err != nil {
+		return "", err // they stay on record
+	}
+	if err := os.Remove(g.frozenFile(ids.UID)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return "", xos.Errorf(xos.Internal, "forgetting what was stopped: %w", err)
 	}
 	return means(slice, n, "resumed"), nil
@@ -178,29 +208,65 @@ func (g *Guard) heldByCgroup(pid int, uid uint32) (bool, error) {
 	return false, nil
 }
 
-// signalExactly signals a process if it is still the one meant, and the uid's.
-func signalExactly(s stopped, uid uint32, sig unix.Signal) bool {
+// signalExactly signals a process if it is still the one meant, and one of the
+// ids'.
+func signalExactly(s stopped, ids session.IDs, sig unix.Signal) (bool, error) {
 	fd, err := unix.PidfdOpen(s.PID, 0)
-	if err != nil {
-		return false
+	if err == unix.ESRCH {
+		return false, nil
+	} else if err != nil {
+		return false, xos.Errorf(xos.Internal, "signalling process %d: %w", s.PID, err)
 	}
 	defer unix.Close(fd)
-	if _, start, err := stateOf(s.PID); err != nil || start != s.Start || !belongs(s.PID, uid) {
-		return false
+	_, start, err := stateOf(s.PID)
+	if gone(err) || err == nil && start != s.Start {
+		return false, nil
 	}
-	return unix.PidfdSendSignal(fd, sig, nil, 0) == nil
+	has := false
+	if err == nil {
+		has, err = process.Has(s.PID, ids)
+	}
+	if err != nil || !has {
+		return false, err
+	}
+	return unix.PidfdSendSignal(fd, sig, nil, 0) == nil, nil
 }
 
-// stateOf reads a process's state and start time (proc_pid_stat(5)).
-func stateOf(pid int) (state byte, start uint64, err error) {
-	data, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+// stateOf tells whether a thread of a process runs, or waits for something, and
+// when the process was started (proc_pid_stat(5)). What has stopped, also for who
+// debugs it, does not run.
+func stateOf(pid int) (runs bool, start uint64, err error) {
+	dir := "/proc/" + strconv.Itoa(pid)
+	state, start, err := statOf(dir + "/stat")
+	if err != nil || state != 'Z' && state != 'X' {
+		return err == nil && state != 'T' && state != 't', start, err
+	}
+	// The first thread has ended; others may go on.
+	threads, err := os.ReadDir(dir + "/task")
+	if err != nil {
+		return false, 0, err
+	}
+	for _, thread := range threads {
+		state, _, err := statOf(dir + "/task/" + thread.Name() + "/stat")
+		if err != nil && !gone(err) {
+			return false, 0, err
+		}
+		if err == nil && !strings.ContainsRune("TtZX", rune(state)) {
+			return true, start, nil
+		}
+	}
+	return false, start, nil
+}
+
+func statOf(path string) (state byte, start uint64, err error) {
+	data, err := os.ReadFile(path)
 	if err != nil {
 		return 0, 0, err
 	}
 	text := string(data)
 	fields := strings.Fields(text[strings.LastIndexByte(text, ')')+1:]) // the name may have anything in it
 	if len(fields) < 20 {
-		return 0, 0, xos.Errorf(xos.Internal, "process %d has a malformed state", pid)
+		return 0, 0, xos.Errorf(xos.Internal, "%s is malformed", path)
 	}
 	start, err = strconv.ParseUint(fields[19], 10, 64)
 	return fields[0][0], start, err

@@ -7,6 +7,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -31,6 +33,7 @@ func TestRootFreeze(t *testing.T) {
 		need.Missing(t, "cgroup version 2", "boot with systemd.unified_cgroup_hierarchy=1")
 	}
 	uid := session.FirstID + 200_000 + uint32(os.Getpid())%10_000
+	ids := session.IDs{UID: uid, First: 2013265920, Last: 2013265920 + 65535}
 	// A root of our own, in which there is a slice as logind makes it.
 	own := filepath.Join(root, fmt.Sprintf("xos-freeze-%d", os.Getpid()))
 	slice := filepath.Join(own, "user.slice", fmt.Sprintf("user-%d.slice", uid))
@@ -84,6 +87,21 @@ func TestRootFreeze(t *testing.T) {
 	if err := os.MkdirAll(job, 0o755); err != nil {
 		t.Fatal(err)
 	}
+	// As newuidmap makes one: its root is she, the others are of her range. On its
+	// host a container has these numbers.
+	contained := func(as int) int {
+		cmd := exec.Command("sleep", "300")
+		cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWUSER | syscall.CLONE_NEWPID, Credential: &syscall.Credential{Uid: uint32(as), Gid: uint32(as)},
+			UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: int(uid), Size: 1}, {ContainerID: 1, HostID: int(ids.First), Size: 65535}},
+			GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: int(uid), Size: 1}, {ContainerID: 1, HostID: int(ids.First), Size: 65535}}}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
+		return cmd.Process.Pid
+	}
+	inContainer, notHers := contained(33), start(ids.Last+1, "")
+	headless := headless(t, uid)
 	inside, outside, other, ofJob := start(uid, filepath.Join(slice, "session-1.scope")), start(uid, ""), start(uid+1, ""), start(uid, job)
 	own2 := start(uid, "")
 	syscall.Kill(own2, syscall.SIGSTOP) // she did that herself
@@ -108,20 +126,24 @@ func TestRootFreeze(t *testing.T) {
 	wait("she stopped it", func() bool { return state(own2) == "T" })
 	freeze := func(on bool) string {
 		t.Helper()
-		how, err := g.Freeze(context.Background(), uid, on)
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		defer cancel()
+		how, err := g.Freeze(ctx, ids, on)
 		if err != nil {
 			t.Fatal(err)
 		}
 		return how
 	}
 	for _, again := range []bool{false, true} {
-		if how := freeze(true); !strings.Contains(how, "slice") || !strings.Contains(how, "1 processes") {
+		if how := freeze(true); !strings.Contains(how, "slice") || !strings.Contains(how, "3 processes") {
 			t.Errorf("frozen by %q (again: %v)", how, again)
 		}
 		wait("the slice is frozen", frozen)
-		wait("what is elsewhere is stopped", func() bool { return state(outside) == "T" })
+		wait("what is elsewhere is stopped", func() bool {
+			return state(outside) == "T" && state(inContainer) == "T" && stoppedThreads(headless)
+		})
 	}
-	if state(inside) == "T" || state(other) == "T" || state(ofJob) == "T" {
+	if state(notHers) == "T" || state(inside) == "T" || state(other) == "T" || state(ofJob) == "T" {
 		t.Errorf("states: in the slice %s, another's %s, a job's %s", state(inside), state(other), state(ofJob))
 	}
 	// What begins meanwhile is caught when it is looked after again.
@@ -132,7 +154,9 @@ func TestRootFreeze(t *testing.T) {
 	g.Close()
 	g = open() // another xos-node
 	freeze(false)
-	wait("all goes on", func() bool { return !frozen() && state(outside) == "S" && state(late) == "S" })
+	wait("all goes on", func() bool {
+		return !frozen() && state(outside) == "S" && state(late) == "S" && state(inContainer) == "S" && !stoppedThreads(headless)
+	})
 	if state(own2) != "T" {
 		t.Errorf("what she had stopped herself is %s", state(own2))
 	}
@@ -144,14 +168,70 @@ func TestRootFreeze(t *testing.T) {
 	wait("frozen", frozen)
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
-	if err := g.KillUser(ctx, uid); err != nil {
+	if err := g.KillUser(ctx, ids); err != nil {
 		t.Fatal(err)
 	}
+	wait("the container is ended with the rest", func() bool {
+		return strings.Contains("ZX", state(inContainer)) && strings.Contains("ZX", state(outside))
+	})
 	freeze(false)
 	if frozen() {
 		t.Error("her slice stays frozen for her next login")
 	}
-	if _, err := g.Freeze(ctx, 0, true); err == nil {
+	if _, err := g.Freeze(ctx, session.IDs{}, true); err == nil {
 		t.Error("root was frozen")
 	}
+}
+
+// headless starts a process that has ended its first thread.
+func headless(t *testing.T, uid uint32) int {
+	t.Helper()
+	cmd := exec.Command("/proc/self/exe", "actor", "headless", fmt.Sprint(uid), "-")
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
+	if _, err := out.Read(make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+	return cmd.Process.Pid
+}
+
+func init() {
+	if len(os.Args) > 2 && os.Args[2] == "headless" {
+		runtime.LockOSThread() // so that main is on the first thread
+	}
+}
+
+func goHeadless(uid string) int {
+	id, err := strconv.Atoi(uid)
+	if err == nil {
+		err = syscall.Setresuid(id, id, id)
+	}
+	if err != nil {
+		fmt.Println(err)
+		return 1
+	}
+	go time.Sleep(time.Hour)
+	fmt.Println("x")
+	syscall.Syscall(syscall.SYS_EXIT, 0, 0, 0) // of this thread
+	return 1
+}
+
+// stoppedThreads reports whether all of a process's threads, but the first, stand.
+func stoppedThreads(pid int) bool {
+	stats, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
+	n := 0
+	for _, path := range stats {
+		data, _ := os.ReadFile(path)
+		_, rest, _ := strings.Cut(string(data), ") ")
+		if strings.HasPrefix(rest, "T") {
+			n++
+		}
+	}
+	return n > 0 && n >= len(stats)-1
 }

@@ -23,6 +23,7 @@ import (
 	"github.com/xtreemos/xos"
 	"github.com/xtreemos/xos/bpf"
 	"github.com/xtreemos/xos/nodeguard"
+	"github.com/xtreemos/xos/session/process"
 )
 
 // Config says where the guard works.
@@ -68,6 +69,8 @@ type Guard struct {
 
 	testing    sync.Mutex // the programs know one probe at a time
 	freezing   sync.Mutex // the records of what is stopped
+	turns      turns      // of what is known by a uid
+	looks      process.Looks
 	mu         sync.Mutex
 	namespaces map[xos.VOName]*os.File
 	features   []nodeguard.Feature
@@ -181,6 +184,7 @@ func (g *Guard) Login(ctx context.Context, a xos.Account, uid uint32) error {
 	if err := g.homesOf(a.VO); err != nil {
 		g.log.Warn("homes are not kept apart", "vo", a.VO, "error", err)
 	}
+	defer g.turns.of(uid)()
 	if err := g.logins.bound(ctx, uid); err != nil {
 		return err
 	}

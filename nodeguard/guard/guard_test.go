@@ -48,6 +48,10 @@ func act(args []string) int {
 		return floodOf(network, address)
 	case "pace":
 		return pace(network)
+	case "recycles":
+		return recycle(network)
+	case "headless":
+		return goHeadless(network)
 	case "nothing":
 		return 0
 	case "execs":
@@ -464,13 +468,13 @@ func TestRootKillUser(t *testing.T) {
 	}
 	done := make(chan error, 1)
 	go func() { done <- cmd.Wait() }()
-	if err := s.KillUser(ctx, mal); err != nil {
+	if err := s.KillUser(ctx, session.IDs{UID: mal}); err != nil {
 		t.Fatal(err)
 	}
 	if err := <-done; err == nil || !strings.Contains(err.Error(), "killed") {
 		t.Errorf("ended with %v", err)
 	}
-	if err := s.KillUser(ctx, 0); !xos.Is(err, xos.Invalid) {
+	if err := s.KillUser(ctx, session.IDs{}); !xos.Is(err, xos.Invalid) {
 		t.Errorf("killing root's: %v", err)
 	}
 }

@@ -149,6 +149,15 @@ func (m *Map) Spent() []Entry {
 	return all
 }
 
+// IsFree reports whether an id was somebody's, and is nobody's now. That it was
+// previewed makes no difference: it may be given and free still.
+func (m *Map) IsFree(id uint32) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	_, free := m.spent[id]
+	return free
+}
+
 // longestFree gives the id that has been free for longest. mu is held.
 func (m *Map) longestFree() (uint32, bool) {
 	var best record

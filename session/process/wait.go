@@ -43,7 +43,3 @@ func (id ID) Wait(ctx context.Context) error {
 	}
 	return err
 }
-
-// Running reports whether a process that is not dead has the uid, as its real,
-// effective, saved or file system one.
-func Running(uid uint32) (bool, error) { return Span{uid, uid}.Running() }

@@ -155,7 +155,7 @@ func (s *Service) linger(p *person) {
 func (s *Service) leave(p *person) {
 	p.work.Lock()
 	defer p.work.Unlock()
-	runs, err := s.runs(p.uid)
+	runs, err := s.runs(s.ctx, p.uid)
 	s.mu.Lock()
 	if p.uses > 0 || s.people[p.account] != p { // back, or dismissed meanwhile
 		s.mu.Unlock()
@@ -234,7 +234,7 @@ func (s *Service) expel(p *person, why error) {
 	s.mu.Unlock()
 	if was == vom.FateFreeze {
 		// Nothing is left to go on; her slice must not be frozen for a later login.
-		if _, err := s.Guard.Freeze(ctx, p.uid, false); err != nil {
+		if _, err := s.Guard.Freeze(ctx, s.ids(p.uid), false); err != nil {
 			s.Log.Error("what was frozen of a revoked account", "account", p.account, "error", err)
 		}
 	}

@@ -167,7 +167,7 @@ func (s *Service) freeze(p *person, was vom.Fate, why error) {
 	}
 	ctx, cancel := context.WithTimeout(s.ctx, 10*time.Second)
 	defer cancel()
-	how, err := s.Guard.Freeze(ctx, p.uid, true)
+	how, err := s.Guard.Freeze(ctx, s.ids(p.uid), true)
 	if err != nil {
 		s.Log.Error("processes of a revoked account do not stop", "account", p.account, "error", err)
 	}
@@ -181,7 +181,7 @@ func (s *Service) freeze(p *person, was vom.Fate, why error) {
 func (s *Service) thaw(p *person) bool {
 	ctx, cancel := context.WithTimeout(s.ctx, 10*time.Second)
 	defer cancel()
-	how, err := s.Guard.Freeze(ctx, p.uid, false)
+	how, err := s.Guard.Freeze(ctx, s.ids(p.uid), false)
 	if err != nil {
 		s.Log.Error("processes do not go on", "account", p.account, "error", err)
 		return false

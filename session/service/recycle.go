@@ -2,7 +2,9 @@ package service
 
 import (
 	"context"
+	"fmt"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/xtreemos/xos"
@@ -15,7 +17,8 @@ import (
 // used for Config.Idle, goes from active to closing (durable), is rid of its
 // processes, home, credential and record, and is quarantined (durable). When it
 // has rested, a sweep searches the machine; its outcome goes into the audit
-// log (durable), and then, only if nothing was found, the id is freed (durable).
+// log (durable), and then, only if nothing was found, the id is freed (durable),
+// and the guard forgets it.
 // A use at any point makes it active again, with the same id. Whatever is
 // interrupted is begun anew from the last durable state.
 
@@ -31,7 +34,7 @@ func (s *Service) retire(ctx context.Context) {
 		}
 		if s.used(a) {
 			err = s.Accounts.Use(a, e.ID)
-		} else if e.State == account.Closing || s.over(a, e) {
+		} else if e.State == account.Closing || s.over(ctx, a, e) {
 			err = s.close(ctx, a, e)
 		}
 		if err != nil && !xos.Is(err, xos.Conflict) && ctx.Err() == nil {
@@ -50,7 +53,7 @@ func (s *Service) used(a xos.Account) bool {
 
 // over reports whether an account's time here is over: its access ended, or it
 // was not used for long and runs nothing.
-func (s *Service) over(a xos.Account, e account.Entry) bool {
+func (s *Service) over(ctx context.Context, a xos.Account, e account.Entry) bool {
 	if s.Bundle().Issued.IsZero() {
 		return false // no news yet: nobody's access has ended
 	}
@@ -77,7 +80,7 @@ func (s *Service) over(a xos.Account, e account.Entry) bool {
 	if s.cfg.Idle <= 0 || s.Now().Sub(e.Seen) < s.cfg.Idle {
 		return false
 	}
-	runs, err := s.runs(e.ID)
+	runs, err := s.runs(ctx, e.ID)
 	return err == nil && !runs
 }
 
@@ -135,6 +138,59 @@ func (s *Service) dismiss(p *person) error {
 	return nil
 }
 
+// unlabel has the guard forget the uids that are free: their figures are in the
+// record by which they were freed. What a kill has left labelled is found again,
+// by the next round or the next xos-node. A uid that has a process after all keeps
+// its label: without one it would be a stranger's.
+func (s *Service) unlabel(ctx context.Context) {
+	labelled, err := s.Guard.Labelled(ctx)
+	if err != nil {
+		s.Log.Warn("which uids are labelled", "error", err)
+		return
+	}
+	free := map[uint32]account.Entry{}
+	for _, e := range s.Accounts.Spent() {
+		free[e.ID] = e
+	}
+	labelled = slices.DeleteFunc(labelled, func(uid uint32) bool { return free[uid].ID == 0 })
+	if len(labelled) == 0 {
+		return
+	}
+	running, err := s.looks.Take(ctx)
+	if err != nil {
+		s.Log.Warn("uids stay labelled", "error", err)
+		return
+	}
+	for _, uid := range labelled {
+		if pids := running.Of(idsOf(free[uid])); len(pids) > 0 {
+			s.Log.Error("a uid that is free has processes", "uid", uid, "pids", pids)
+			continue
+		}
+		if err := s.Guard.Forget(ctx, uid, func() bool { return s.Accounts.IsFree(uid) }); err != nil && !xos.Is(err, xos.Conflict) {
+			s.Log.Warn("a uid stays labelled", "uid", uid, "error", err)
+		}
+	}
+}
+
+// lastFigures puts in words what a uid has used outside of jobs.
+func (s *Service) lastFigures(ctx context.Context, uid uint32) (string, error) {
+	u, err := s.Guard.LoginsUsed(ctx, uid)
+	if xos.Is(err, xos.NotFound) {
+		return "", nil
+	}
+	return fmt.Sprintf("received %d, sent %d bytes; executed %d; opened %d; refused %d", u.NetIn, u.NetOut, u.Execs, u.Opens, u.Refused), err
+}
+
+// rests reports whether an id is in that quarantine still.
+func (s *Service) rests(e account.Entry) bool {
+	a, ok := s.Accounts.UserOf(e.ID)
+	if !ok {
+		return false
+	}
+	now, ok := s.Accounts.User(a)
+	return ok && now.ID == e.ID && now.State == account.Quarantined && now.Since.Equal(e.Since)
+}
+
 // resting gives the quarantined ids as those to search for.
 func (s *Service) resting() (out []account.Entry, due bool) {
 	for _, e := range s.Accounts.Users() {
@@ -160,6 +216,7 @@ func subjects(entries []account.Entry) []residue.Subject {
 // recycle retires and sweeps, from time to time, until ctx ends.
 func (s *Service) recycle(ctx context.Context) {
 	for {
+		s.unlabel(ctx)
 		select {
 		case <-ctx.Done():
 			return

@@ -3,10 +3,12 @@ package service_test
 import (
 	"context"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -244,3 +246,85 @@ func TestRootOnlyRootSeesUIDs(t *testing.T) {
 func decimal(id uint32) string { return strconv.FormatUint(uint64(id), 10) }
 
 func syscallKill(pid int) { unix.Kill(pid, unix.SIGKILL) }
+
+// TestRootFreeUIDIsForgotten: the guard has room for one label; it forgets a uid
+// when that is free, with its figures on record, and not before. What was killed
+// before that, or failed, is made up for.
+func TestRootFreeUIDIsForgotten(t *testing.T) {
+	s := newStage(t)
+	s.kill()
+	s.quarantine = 100 * time.Millisecond
+	s.retire = 10 * time.Millisecond
+	s.guard.room = 1
+	s.search = func(ids []residue.Subject) residue.Report { return outcome(ids, 0) }
+	fails := true
+	s.guard.forget = func(uid uint32) error {
+		if v := s.verdicts(); !s.accounts.IsFree(uid) || len(v) == 0 || !v[len(v)-1].Allowed || !strings.Contains(v[len(v)-1].Detail["used"], "received 11, sent 22 bytes; executed 33") {
+			t.Errorf("forgotten while it is not free, or not on record: %+v", v)
+		}
+		if fails {
+			return xos.Errorf(xos.Unavailable, "the power failed")
+		}
+		return nil
+	}
+	s.start()
+	uid := s.leave()
+	if !s.guard.labelled(uid) {
+		t.Error("her uid has no label")
+	}
+	s.eventually("quarantine", func() bool { return s.state() == account.Quarantined })
+	s.eventually("freed", func() bool {
+		if !s.guard.labelled(uid) {
+			t.Error("forgotten too early")
+		}
+		s.setClock(25 * time.Hour)
+		return len(s.accounts.Spent()) == 1
+	})
+	s.guard.mu.Lock()
+	if len(s.guard.unbound) == 0 || s.guard.unbound[0] != uid {
+		t.Errorf("what bounded her sessions: %v", s.guard.unbound)
+	}
+	s.guard.mu.Unlock()
+	s.kill() // before it was done
+	if !s.guard.labelled(uid) {
+		t.Fatal("this test is about what was not done")
+	}
+	// Something has her uid after all.
+	left := exec.Command("sleep", "60")
+	left.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: uid}}
+	if err := left.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer left.Process.Kill()
+	fails = false
+	s.setClock(0)
+	s.start()
+	bob := xos.Account{User: "bob", VO: "physics"}
+	time.Sleep(10 * s.retire)
+	if !s.guard.labelled(uid) {
+		t.Error("a uid that has a process was forgotten")
+	}
+	left.Process.Kill()
+	left.Wait()
+	s.eventually("it is forgotten", func() bool { return !s.guard.labelled(uid) })
+	c, _ := s.ca.SSHUser(bob.String())
+	if _, _, err := s.open(bob, c); err != nil {
+		t.Errorf("there is no room for the next one: %v", err)
+	}
+	if e, _ := s.accounts.User(bob); !s.guard.labelled(e.ID) {
+		t.Error("bob has no label")
+	}
+}
+
+// TestRootPreviewIsNotLabelled: a uid that nobody logs in with takes no place.
+func TestRootPreviewIsNotLabelled(t *testing.T) {
+	s := newStage(t)
+	for i := range 100 {
+		if _, err := s.GetPwNam(t.Context(), root, xos.Account{User: xos.UserID("u" + strconv.Itoa(i)), VO: "physics"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if uids, _ := s.guard.Labelled(t.Context()); len(uids) != 0 {
+		t.Errorf("labelled: %v", uids)
+	}
+}

@@ -33,6 +33,7 @@ import (
 	"github.com/xtreemos/xos/nodeguard"
 	"github.com/xtreemos/xos/session"
 	"github.com/xtreemos/xos/session/account"
+	"github.com/xtreemos/xos/session/process"
 	"github.com/xtreemos/xos/session/residue"
 	"github.com/xtreemos/xos/session/wire"
 	"github.com/xtreemos/xos/vom"
@@ -106,6 +107,7 @@ type Service struct {
 	tending  sync.Mutex
 
 	snaps *wire.Publisher // of what lookups may say
+	looks process.Looks   // at who runs
 
 	mu       sync.Mutex
 	people   map[xos.Account]*person

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/base64"
 	"log/slog"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -231,8 +232,13 @@ type guardian struct {
 	mu     sync.Mutex
 	killed []uint32
 	logins []uint32
-	frozen map[uint32]bool
-	busy   chan struct{} // Freeze waits until it is closed, if it is one
+	// labels are the uids that are labelled, room how many may be; 0: any number.
+	labels  map[uint32]bool
+	room    int
+	forget  func(uid uint32) error // what Forget ends with before it has done it
+	unbound []uint32
+	frozen  map[uint32]bool
+	busy    chan struct{} // Freeze waits until it is closed, if it is one
 }
 
 func (g *guardian) Level() (nodeguard.Level, []nodeguard.Feature) { return nodeguard.LevelNone, nil }
@@ -240,20 +246,72 @@ func (g *guardian) Login(_ context.Context, _ xos.Account, uid uint32) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.logins = append(g.logins, uid)
+	if !g.labels[uid] && g.room > 0 && len(g.labels) == g.room {
+		return xos.Errorf(xos.Unavailable, "no room for a label")
+	}
+	if g.labels == nil {
+		g.labels = map[uint32]bool{}
+	}
+	g.labels[uid] = true
 	return nil
+}
+func (g *guardian) Labelled(context.Context) ([]uint32, error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return slices.Collect(maps.Keys(g.labels)), nil
+}
+func (g *guardian) LoginsUsed(_ context.Context, uid uint32) (nodeguard.Used, error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if !g.labels[uid] {
+		return nodeguard.Used{}, xos.Errorf(xos.NotFound, "nothing is known")
+	}
+	return nodeguard.Used{NetIn: 11, NetOut: 22, Execs: 33, Opens: 44, Refused: 55}, nil
+}
+func (g *guardian) Rest(_ context.Context, uid uint32, resting func() bool) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if resting() {
+		g.unbound = append(g.unbound, uid)
+	}
+	return nil
+}
+func (g *guardian) Forget(_ context.Context, uid uint32, free func() bool) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if !free() {
+		return xos.Errorf(xos.Conflict, "uid %d is somebody's", uid)
+	}
+	if g.forget != nil {
+		if err := g.forget(uid); err != nil {
+			return err
+		}
+	}
+	delete(g.labels, uid)
+	return nil
+}
+func (g *guardian) labelled(uid uint32) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.labels[uid]
 }
 func (g *guardian) JobCgroup(context.Context, xos.Account, xos.JobID) (string, error) { return "", nil }
 func (g *guardian) RemoveJob(context.Context, xos.Account, xos.JobID) error           { return nil }
 func (g *guardian) SessionNamespace(context.Context, xos.VOName) (int, error) {
 	return -1, xos.Errorf(xos.NotSupported, "a stand-in")
 }
-func (g *guardian) KillUser(_ context.Context, uid uint32) error {
+func (g *guardian) KillUser(ctx context.Context, ids session.IDs) error {
+	if ids.First != 0 {
+		if err := new(process.Looks).Kill(ctx, ids); err != nil {
+			return err
+		}
+	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.killed = append(g.killed, uid)
+	g.killed = append(g.killed, ids.UID)
 	return nil
 }
-func (g *guardian) Freeze(_ context.Context, uid uint32, on bool) (string, error) {
+func (g *guardian) Freeze(_ context.Context, ids session.IDs, on bool) (string, error) {
 	g.mu.Lock()
 	busy := g.busy
 	g.mu.Unlock()
@@ -265,7 +323,7 @@ func (g *guardian) Freeze(_ context.Context, uid uint32, on bool) (string, error
 	if g.frozen == nil {
 		g.frozen = map[uint32]bool{}
 	}
-	g.frozen[uid] = on
+	g.frozen[ids.UID] = on
 	return "a stand-in", nil
 }
 

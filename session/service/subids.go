@@ -5,8 +5,8 @@ import (
 	"time"
 
 	"github.com/xtreemos/xos"
+	"github.com/xtreemos/xos/session"
 	"github.com/xtreemos/xos/session/account"
-	"github.com/xtreemos/xos/session/process"
 	"github.com/xtreemos/xos/session/wire"
 )
 
@@ -43,37 +43,30 @@ func (s *Service) SubIDOwner(_ context.Context, p wire.Peer, id uint32) (uint32,
 	return uid, nil
 }
 
-// contained gives the uids that containers of a uid's account may have.
-func (s *Service) contained(uid uint32) (process.Span, bool) {
-	a, ok := s.Accounts.UserOf(uid)
-	if !ok {
-		return process.Span{}, false
+// ids are those by which what a uid's account runs is known here.
+func (s *Service) ids(uid uint32) session.IDs {
+	if a, ok := s.Accounts.UserOf(uid); ok {
+		if e, ok := s.Accounts.User(a); ok {
+			return idsOf(e)
+		}
 	}
-	e, ok := s.Accounts.User(a)
-	return process.Span{First: e.Sub, Last: e.Sub + account.SubIDs - 1}, ok && e.Sub != 0
+	return session.IDs{UID: uid}
+}
+
+func idsOf(e account.Entry) session.IDs {
+	ids := session.IDs{UID: e.ID}
+	if e.Sub != 0 {
+		ids.First, ids.Last = e.Sub, e.Sub+account.SubIDs-1
+	}
+	return ids
 }
 
 // runs reports whether a uid has a process, in a container of its own too.
-func (s *Service) runs(uid uint32) (bool, error) {
-	if yes, err := process.Running(uid); yes || err != nil {
-		return yes, err
-	}
-	if span, ok := s.contained(uid); ok {
-		return span.Running()
-	}
-	return false, nil
+func (s *Service) runs(ctx context.Context, uid uint32) (bool, error) {
+	return s.looks.Running(ctx, s.ids(uid))
 }
 
-// kill ends every process of a uid, in containers of its own too. What runs in
-// one can start what has the uid, and the other way about.
+// kill ends every process of a uid, in containers of its own too.
 func (s *Service) kill(ctx context.Context, uid uint32) error {
-	span, contains := s.contained(uid)
-	for {
-		if err := s.Guard.KillUser(ctx, uid); err != nil || !contains {
-			return err
-		}
-		if killed, err := span.Kill(ctx); err != nil || !killed {
-			return err
-		}
-	}
+	return s.Guard.KillUser(ctx, s.ids(uid))
 }

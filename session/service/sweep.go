@@ -78,6 +78,9 @@ func (s *Service) beginSweep() {
 func (s *Service) sweepUIDs(ctx context.Context, id string) {
 	resting, _ := s.resting()
 	for _, e := range resting {
+		if err := s.Guard.Rest(ctx, e.ID, func() bool { return s.rests(e) }); err != nil {
+			s.Log.Warn("what bounds the sessions of a uid", "uid", e.ID, "error", err)
+		}
 		if err := residue.Clear(e.ID); err != nil {
 			s.Log.Warn("what the machine keeps of a uid", "uid", e.ID, "error", err)
 		}
@@ -108,6 +111,7 @@ func (s *Service) sweepUIDs(ctx context.Context, id string) {
 			}
 		}
 	}
+	s.unlabel(ctx)
 	if err != nil {
 		s.Log.Error("the sweep of uids failed", "sweep", id, "error", err)
 	}
@@ -130,11 +134,15 @@ func (s *Service) judge(ctx context.Context, e account.Entry, r residue.Report, 
 	if err != nil {
 		return false, err
 	}
+	used, err := s.lastFigures(ctx, e.ID)
+	if err != nil {
+		return false, err
+	}
 	at, limited := s.Accounts.Due(e)
 	clean := r.Clean(e.ID)
 	due := limited && !s.Now().Before(at)
 	record := audit.Record{Actor: string(s.cfg.Node), Action: "uid.free", Subject: e.Name, VO: a.VO, User: a.User, Allowed: clean && due, Request: sweep,
-		Detail: map[string]string{"uid": strconv.FormatUint(uint64(e.ID), 10), "subids": strconv.FormatUint(uint64(e.Sub), 10), "looked": strings.Join(looked(r), "; "), "found": traces(r, e.ID),
+		Detail: map[string]string{"uid": strconv.FormatUint(uint64(e.ID), 10), "subids": strconv.FormatUint(uint64(e.Sub), 10), "looked": strings.Join(looked(r), "; "), "found": traces(r, e.ID), "used": used,
 			"when": r.Began.Format(time.RFC3339) + " to " + r.Ended.Format(time.RFC3339)}}
 	switch blind := r.Blind(); {
 	case r.Counts[e.ID] > 0:

@@ -87,7 +87,7 @@ var mayImport = map[string][]string{
 	"nss_xos":          {"session/shim", "session/wire"},
 	"subid_xos":        {"session/shim", "session/wire"},
 	"pam_xos":          {"session/shim", "session/wire"},
-	"nodeguard/guard":  {"bpf"},
+	"nodeguard/guard":  {"bpf", "session/process"},
 	"vom/cda":          {"vom/authority"},
 	"vom/rca":          {"vom/xvoms", "vom/authority", "vom/cda"},
 	"xfs/dir":          {"xfs/mrc"},
