@@ -101,8 +101,7 @@ func (g *Guard) Usage() ([]Usage, error) {
 		return list, nil
 	}
 	for uid, a := range g.meter.users() {
-		dir := filepath.Join(g.cgroups.root, "user.slice", "user-"+strconv.FormatUint(uid, 10)+".slice")
-		list = append(list, Usage{VO: string(a.VO), User: string(a.User), Counts: g.count(bpf.AccountXosKindXOS_OF_USER, string(a.VO), string(a.User), dir)})
+		list = append(list, Usage{VO: string(a.VO), User: string(a.User), Counts: g.count(bpf.AccountXosKindXOS_OF_USER, string(a.VO), string(a.User), g.sliceOf(uint32(uid)))})
 	}
 	return list, nil
 }
