@@ -190,6 +190,9 @@ func TestRootEachRefusalIsTold(t *testing.T) {
 			t.Errorf("whose is %+v", r)
 		}
 	}
+	if u := s.used(t, ofCarol); u.Refused != 7 {
+		t.Errorf("her job's figures have %d refusals, want 7", u.Refused)
+	}
 	if len(told) != len(want) {
 		t.Errorf("told of %v, want %v", told, want)
 	}

@@ -59,7 +59,7 @@ var counters = []counter{
 	{name: netOut, kind: "counter", help: "Bytes of IP packets sent, headers included."},
 	{name: execs, kind: "counter", help: "Programs executed."},
 	{name: opens, kind: "counter", help: "Files opened, programs and their libraries included."},
-	{name: refused, kind: "counter", help: "What was refused for the sake of other VOs: sockets and connections, and what the kernel's checks refuse at level A."},
+	{name: refused, kind: "counter", help: "What was refused for the sake of other VOs: sockets, connections and devices, and what the kernel's checks refuse at level A."},
 }
 
 const (
