@@ -38,7 +38,7 @@ func (g *Guard) recordDenials(ctx context.Context, history Recorder, accountOf A
 	defer r.Close()
 	stop := context.AfterFunc(ctx, func() { r.Close() })
 	defer stop()
-	lost, err := g.network.lost()
+	lost, err := g.network.inLog.read()
 	if err != nil {
 		return err
 	}
@@ -62,9 +62,13 @@ func (g *Guard) recordDenials(ctx context.Context, history Recorder, accountOf A
 		}
 		if over || !time.Now().Before(end) {
 			end = time.Now().Add(window)
-			lost, err := g.network.lost()
+			now, err := g.network.lost()
 			if err == nil {
-				err = w.End(context.WithoutCancel(ctx), lost)
+				err = w.End(context.WithoutCancel(ctx), now)
+			}
+			if err == nil {
+				err = g.network.inLog.note(lost, now)
+				lost = now
 			}
 			if err != nil {
 				g.log.Error("refusals are not in the log", "error", err)

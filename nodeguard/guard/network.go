@@ -21,8 +21,9 @@ type network struct {
 	links  []link.Link
 	pinned bool // maps and links outlive this process
 	// anew: of a predecessor's maps some could not be taken over.
-	anew bool
-	ask  *ebpf.Program
+	anew  bool
+	inLog inLog
+	ask   *ebpf.Program
 	// devices says why they are everybody's here.
 	devices error
 }
@@ -54,7 +55,13 @@ func loadNetwork(cgroup, pinDir string, depth uint32) (*network, error) {
 	if err := n.loadAny(spec, opts); err != nil {
 		return nil, xos.Errorf(xos.NotSupported, "this kernel refuses the network programs: %w", err)
 	}
-	if err = n.keep(bpfSystem); err == nil {
+	if n.anew { // it is of the counts that are gone
+		os.Remove(filepath.Join(pinDir, "lost_in_log"))
+	}
+	if n.inLog, err = openInLog(pinDir, pinned); err == nil {
+		err = n.keep(bpfSystem)
+	}
+	if err == nil {
 		err = n.keep(bpfStranger)
 	}
 	if err != nil {
@@ -166,6 +173,9 @@ func (n *network) close() error {
 	var errs []error
 	for _, l := range n.links {
 		errs = append(errs, l.Close())
+	}
+	if n.inLog.m != nil {
+		errs = append(errs, n.inLog.m.Close())
 	}
 	return errors.Join(append(errs, n.objs.Close())...)
 }

@@ -9,15 +9,18 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 
 	"github.com/xtreemos/xos"
 	"github.com/xtreemos/xos/infra/audit"
+	"github.com/xtreemos/xos/nodeguard"
 	"github.com/xtreemos/xos/nodeguard/guard"
 )
 
@@ -255,13 +258,17 @@ func TestRootFloodOfRefusals(t *testing.T) {
 	if refused-before != ofCarol+1 || lost == 0 || lost >= ofCarol {
 		t.Errorf("%d refusals are counted of %d, %d lost", refused-before, ofCarol+1, lost)
 	}
-	told, davids := uint64(0), 0
+	told, davids, lostInLog := uint64(0), 0, uint64(0)
 	for _, r := range recorded(t, s.Guard, before+ofCarol+1-lost) {
 		n := uint64(1)
 		for _, key := range []string{"repeated", "unnamed"} {
 			if r.Detail[key] != "" {
 				n, _ = strconv.ParseUint(r.Detail[key], 10, 64)
 			}
+		}
+		if r.Detail["lost"] != "" {
+			more, _ := strconv.ParseUint(r.Detail["lost"], 10, 64)
+			lostInLog += more
 		}
 		switch r.VO {
 		case "chemistry":
@@ -273,10 +280,14 @@ func TestRootFloodOfRefusals(t *testing.T) {
 			}
 		}
 	}
+	if lostInLog != lost {
+		t.Errorf("%d are lost, in the log are %d", lost, lostInLog)
+	}
 	if told != ofCarol-lost || davids != 1 {
 		t.Errorf("%d of chemistry's %d refusals are told, %d lost; biology's one %d times", told, ofCarol, lost, davids)
 	}
-	// What is lost while somebody reads is in the log too, with its VO.
+	// What is lost while somebody reads, or while nobody does, is in the log once, with
+	// its VO.
 	ctx, cancel := context.WithCancel(t.Context())
 	var d diary
 	done := make(chan error, 1)
@@ -293,6 +304,27 @@ func TestRootFloodOfRefusals(t *testing.T) {
 	_, after := s.refused(t)
 	if _, inLog := d.told(t); inLog != after-lost || inLog == 0 {
 		t.Errorf("%d are lost, in the log are %d", after-lost, inLog)
+	}
+	if out, err := s.command(t, carol, "batter", at, "5000").CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	s.Guard.Close()
+	next, err := guard.New(s.cfg, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer next.Close()
+	s.Guard = next
+	_, more := s.refused(t)
+	told = 0
+	for _, r := range recorded(t, next, 10000-(more-after)) {
+		if r.Detail["lost"] != "" {
+			n, _ := strconv.ParseUint(r.Detail["lost"], 10, 64)
+			told += n
+		}
+	}
+	if told != more-after || told == 0 {
+		t.Errorf("while nobody read %d were lost, in the log are %d", more-after, told)
 	}
 }
 
@@ -327,5 +359,39 @@ func TestRootRefusalsOfSuccessor(t *testing.T) {
 	}
 	if r := records[0]; r.VO != "chemistry" || r.Detail["job"] != "j1" || r.Detail["rule"] != "device" {
 		t.Errorf("told %+v", r)
+	}
+}
+
+// TestRootRefusalsOfAnotherVersion: a predecessor's ring of another size is
+// replaced, and isolation goes on.
+func TestRootRefusalsOfAnotherVersion(t *testing.T) {
+	s := newStage(t)
+	s.people(t)
+	s.Guard.Close()
+	at := filepath.Join(s.cfg.PinDir, "refusals")
+	if err := os.Remove(at); err != nil {
+		t.Fatal(err)
+	}
+	old, err := ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.RingBuf, MaxEntries: 4096})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer old.Close()
+	if err := old.Pin(at); err != nil {
+		t.Fatal(err)
+	}
+	next, err := guard.New(s.cfg, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer next.Close()
+	if level, features := next.Level(); level != nodeguard.LevelC && level != nodeguard.LevelA {
+		t.Fatalf("level %s: %+v", level, features)
+	}
+	if out, err := s.command(t, carol, "use", "/dev/kmsg", "-").Output(); err == nil {
+		t.Fatalf("not refused: %s", out)
+	}
+	if records := recorded(t, next, 1); len(records) == 0 || records[0].VO != "chemistry" || records[0].Detail["rule"] != "device" {
+		t.Errorf("told %+v", records)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 
 	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
 
 	"github.com/xtreemos/xos"
 	"github.com/xtreemos/xos/bpf"
@@ -50,6 +51,51 @@ func (n *network) lost() (map[uint32]uint64, error) {
 		lost[num] = t.Lost
 	}
 	return lost, nil
+}
+
+// inLog is how many refusals of each VO, by its number, are in the log of decisions
+// as lost. It is kept where what counts them is, so that a successor tells what was
+// lost while nobody read.
+type inLog struct{ m *ebpf.Map }
+
+func openInLog(pinDir string, pinned bool) (inLog, error) {
+	spec := &ebpf.MapSpec{Name: "lost_in_log", Type: ebpf.Hash, KeySize: 4, ValueSize: 8, MaxEntries: maxVOs + 2, Flags: unix.BPF_F_NO_PREALLOC}
+	var opts ebpf.MapOptions
+	if pinned {
+		spec.Pinning, opts.PinPath = ebpf.PinByName, pinDir
+	}
+	m, err := ebpf.NewMapWithOptions(spec, opts)
+	if err != nil {
+		return inLog{}, xos.Errorf(xos.NotSupported, "making the map of what the log has: %w", err)
+	}
+	return inLog{m}, nil
+}
+
+func (l inLog) read() (map[uint32]uint64, error) {
+	list := map[uint32]uint64{}
+	var num uint32
+	var n uint64
+	all := l.m.Iterate()
+	for all.Next(&num, &n) {
+		list[num] = n
+	}
+	if err := all.Err(); err != nil {
+		return nil, xos.Errorf(xos.Unavailable, "reading what the log has: %w", err)
+	}
+	return list, nil
+}
+
+// note notes what is in the log now, and was not before.
+func (l inLog) note(before, now map[uint32]uint64) error {
+	for num, n := range now {
+		if before[num] == n {
+			continue
+		}
+		if err := l.m.Put(num, n); err != nil {
+			return xos.Errorf(xos.Unavailable, "noting what the log has: %w", err)
+		}
+	}
+	return nil
 }
 
 // programs are those of bpf/vonet.c, as their refusals are told.
