@@ -99,16 +99,21 @@ func batter(at, times string) int {
 	return 0
 }
 
-// recorded runs a guard until the diary has as many refusals as wanted, or for
-// a minute.
+// recorded runs a guard until the diary has as many refusals as wanted, or, when
+// some of them are repetitions, which are told at its end, nothing new for a while.
 func recorded(t *testing.T, g *guard.Guard, want uint64) []audit.Record {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	var d diary
 	done := make(chan error, 1)
 	go func() { done <- g.Run(ctx, &d, nil) }()
+	last, since := 0, time.Now()
 	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
-		if told, _ := d.told(t); told >= want {
+		n := len(d.all())
+		if n != last {
+			last, since = n, time.Now()
+		}
+		if told, _ := d.told(t); told >= want || n > 0 && time.Since(since) > 2*time.Second {
 			break
 		}
 	}
