@@ -158,7 +158,8 @@ int BPF_PROG(xos_opened, struct file *file, int ret)
 	return 0;
 }
 
-/* The programs that decide about sockets ran before these, at the same cgroup. */
+/* The programs that decide about sockets and devices ran before these, at the same
+ * cgroup. */
 static __always_inline int refused(void)
 {
 	struct account a;
@@ -184,6 +185,9 @@ int xos_refused_sendmsg4(struct bpf_sock_addr *ctx) { return refused(); }
 
 SEC("cgroup/sendmsg6")
 int xos_refused_sendmsg6(struct bpf_sock_addr *ctx) { return refused(); }
+
+SEC("cgroup/dev")
+int xos_refused_device(struct bpf_cgroup_dev_ctx *ctx) { return refused(); }
 
 /* How deep a directory of the cgroup file system is, no file says. */
 SEC("raw_tp/cgroup_mkdir")

@@ -31,7 +31,7 @@ struct xos_used {
 	__u64 opens;   /* files opened, programs and their libraries among them */
 	__u64 read;    /* bytes that threads fetched from disks, told when they end */
 	__u64 written; /* bytes that they gave to be written, the same */
-	__u64 refused; /* what the network programs refused, and the LSM programs */
+	__u64 refused; /* what vonet.c's programs refused, and the LSM programs */
 };
 
 #endif

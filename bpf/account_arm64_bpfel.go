@@ -52,6 +52,7 @@ const (
 	AccountProgXosReceived          = "xos_received"
 	AccountProgXosRefusedConnect4   = "xos_refused_connect4"
 	AccountProgXosRefusedConnect6   = "xos_refused_connect6"
+	AccountProgXosRefusedDevice     = "xos_refused_device"
 	AccountProgXosRefusedSendmsg4   = "xos_refused_sendmsg4"
 	AccountProgXosRefusedSendmsg6   = "xos_refused_sendmsg6"
 	AccountProgXosRefusedSockCreate = "xos_refused_sock_create"
@@ -109,6 +110,7 @@ type AccountProgramSpecs struct {
 	XosReceived          *ebpf.ProgramSpec `ebpf:"xos_received"`
 	XosRefusedConnect4   *ebpf.ProgramSpec `ebpf:"xos_refused_connect4"`
 	XosRefusedConnect6   *ebpf.ProgramSpec `ebpf:"xos_refused_connect6"`
+	XosRefusedDevice     *ebpf.ProgramSpec `ebpf:"xos_refused_device"`
 	XosRefusedSendmsg4   *ebpf.ProgramSpec `ebpf:"xos_refused_sendmsg4"`
 	XosRefusedSendmsg6   *ebpf.ProgramSpec `ebpf:"xos_refused_sendmsg6"`
 	XosRefusedSockCreate *ebpf.ProgramSpec `ebpf:"xos_refused_sock_create"`
@@ -181,6 +183,7 @@ type AccountPrograms struct {
 	XosReceived          *ebpf.Program `ebpf:"xos_received"`
 	XosRefusedConnect4   *ebpf.Program `ebpf:"xos_refused_connect4"`
 	XosRefusedConnect6   *ebpf.Program `ebpf:"xos_refused_connect6"`
+	XosRefusedDevice     *ebpf.Program `ebpf:"xos_refused_device"`
 	XosRefusedSendmsg4   *ebpf.Program `ebpf:"xos_refused_sendmsg4"`
 	XosRefusedSendmsg6   *ebpf.Program `ebpf:"xos_refused_sendmsg6"`
 	XosRefusedSockCreate *ebpf.Program `ebpf:"xos_refused_sock_create"`
@@ -196,6 +199,7 @@ func (p *AccountPrograms) Close() error {
 		p.XosReceived,
 		p.XosRefusedConnect4,
 		p.XosRefusedConnect6,
+		p.XosRefusedDevice,
 		p.XosRefusedSendmsg4,
 		p.XosRefusedSendmsg6,
 		p.XosRefusedSockCreate,

@@ -12,6 +12,7 @@
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_tracing.h>
 #include "lsm.h"
+#include "tell.h"
 #include "used.h"
 
 #define EPERM 1
@@ -39,10 +40,10 @@ struct {
 	__type(value, struct xos_probe);
 } lsm_probe SEC(".maps");
 
-/* Denials of each hook, and XOS_LOST. */
+/* Denials of each hook. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, XOS_HOOKS + 1);
+	__uint(max_entries, XOS_HOOKS);
 	__type(key, __u32);
 	__type(value, __u64);
 } lsm_counts SEC(".maps");
@@ -55,11 +56,6 @@ struct {
 	__type(key, __u32);
 	__type(value, struct xos_tally);
 } lsm_tallies SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_RINGBUF);
-	__uint(max_entries, 1 << 18);
-} denials SEC(".maps");
 
 static __always_inline int is_grid(__u32 uid)
 {
@@ -147,37 +143,31 @@ static __always_inline void charge(__u64 job, __u32 uid)
 /* tell records a denial that is decided already. */
 static __noinline int tell(__u32 hook, __u32 vo, __u32 object_vo, struct xos_object *o)
 {
-	struct task_struct *self = (void *)bpf_get_current_task();
 	struct xos_tally *t = bpf_map_lookup_elem(&lsm_tallies, &vo);
 	__u64 job = bpf_get_current_ancestor_cgroup_id(XOS_VO_LEVEL + 1);
-	__u32 uid = bpf_get_current_uid_gid();
+	__u64 now = bpf_ktime_get_boot_ns();
 	struct xos_denial *d;
-	struct inode *exe;
 
 	count(hook);
-	charge(job, uid);
+	charge(job, bpf_get_current_uid_gid());
 	if (t && hook < XOS_HOOKS)
 		__sync_fetch_and_add(&t->denied[hook], 1);
-	d = bpf_ringbuf_reserve(&denials, sizeof(*d), 0);
-	if (!d) {
-		count(XOS_LOST);
+	d = entry(vo, now);
+	if (!d)
 		return 0;
-	}
-	d->when = bpf_ktime_get_boot_ns();
+	d->when = now;
 	if (o)
 		d->object = *o;
 	else
 		d->object = (struct xos_object){};
+	d->endpoint = (struct xos_endpoint){};
 	d->object_vo = object_vo;
 	d->vo = vo;
-	d->uid = uid;
-	d->pid = bpf_get_current_pid_tgid() >> 32;
 	d->hook = hook;
+	d->why = 0;
+	d->zero = 0;
 	d->cgroup = job;
-	exe = BPF_CORE_READ(self, mm, exe_file, f_inode);
-	d->exe_inode = BPF_CORE_READ(exe, i_ino);
-	d->exe_dev = BPF_CORE_READ(exe, i_sb, s_dev);
-	bpf_get_current_comm(d->comm, sizeof(d->comm));
+	of_current(d, 1);
 	bpf_ringbuf_submit(d, 0);
 	return 0;
 }

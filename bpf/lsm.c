@@ -12,7 +12,6 @@
 char LICENSE[] SEC("license") = "GPL";
 
 /* Where else they are pointed at only, the object would name them and no more. */
-const struct xos_denial *told __attribute__((unused));
 const struct xos_cgroup *whose __attribute__((unused));
 const struct xos_tally *tally __attribute__((unused));
 const enum xos_hook *hook __attribute__((unused));

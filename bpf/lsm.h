@@ -52,9 +52,6 @@ enum xos_hook {
 	XOS_HOOKS,
 };
 
-/* Index of what is counted beside each hook's denials in lsm_counts. */
-#define XOS_LOST XOS_HOOKS /* denials that the ring buffer had no room for */
-
 /* Whose a cgroup is. What the system itself does in that of somebody's logins
  * (sshd, PAM modules, systemd's helpers, all with real uid 0) stays the
  * system's; what is in a job's cgroup is the VO's, whatever its uid. */
@@ -75,21 +72,6 @@ struct xos_object {
 	__u64 id;  /* pid, inode, IPC id or serial of a key */
 	__u32 dev; /* the inode's */
 	__u32 uid;
-};
-
-/* An entry of the ring buffer of denials. */
-struct xos_denial {
-	__u64 when; /* CLOCK_BOOTTIME, ns */
-	struct xos_object object;
-	__u64 cgroup;     /* id of the one below the VO's: a job's, or a login's */
-	__u64 exe_inode;  /* of what the process executes */
-	__u32 exe_dev;
-	__u32 object_vo;
-	__u32 vo;
-	__u32 uid;
-	__u32 pid;
-	__u32 hook;
-	char comm[16];
 };
 
 /* What one VO's processes were refused, by each hook. */

@@ -19,26 +19,6 @@ type LsmXosCgroup struct {
 	Logins uint32
 }
 
-type LsmXosDenial struct {
-	_      structs.HostLayout
-	When   uint64
-	Object struct {
-		_   structs.HostLayout
-		Id  uint64
-		Dev uint32
-		Uid uint32
-	}
-	Cgroup   uint64
-	ExeInode uint64
-	ExeDev   uint32
-	ObjectVo uint32
-	Vo       uint32
-	Uid      uint32
-	Pid      uint32
-	Hook     uint32
-	Comm     [16]int8
-}
-
 type LsmXosHook uint32
 
 const (
@@ -89,6 +69,15 @@ type LsmXosTally struct {
 	Denied [32]uint64
 }
 
+type LsmXosTelling struct {
+	_       structs.HostLayout
+	Second  uint64
+	Told    uint64
+	Lost    uint64
+	Network uint64
+	Devices uint64
+}
+
 type LsmXosUsed struct {
 	_       structs.HostLayout
 	NetIn   uint64
@@ -111,11 +100,12 @@ type LsmXosWho struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	LsmMapDenials               = "denials"
 	LsmMapIsolation             = "isolation"
 	LsmMapLsmCounts             = "lsm_counts"
 	LsmMapLsmProbe              = "lsm_probe"
 	LsmMapLsmTallies            = "lsm_tallies"
+	LsmMapRefusals              = "refusals"
+	LsmMapTellings              = "tellings"
 	LsmMapUsed                  = "used"
 	LsmMapVoOfCgroup            = "vo_of_cgroup"
 	LsmMapVoOfUid               = "vo_of_uid"
@@ -154,7 +144,6 @@ const (
 	LsmVarRule                  = "rule"
 	LsmVarRuleKey               = "rule_key"
 	LsmVarTally                 = "tally"
-	LsmVarTold                  = "told"
 	LsmVarWhose                 = "whose"
 )
 
@@ -237,11 +226,12 @@ type LsmProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type LsmMapSpecs struct {
-	Denials    *ebpf.MapSpec `ebpf:"denials"`
 	Isolation  *ebpf.MapSpec `ebpf:"isolation"`
 	LsmCounts  *ebpf.MapSpec `ebpf:"lsm_counts"`
 	LsmProbe   *ebpf.MapSpec `ebpf:"lsm_probe"`
 	LsmTallies *ebpf.MapSpec `ebpf:"lsm_tallies"`
+	Refusals   *ebpf.MapSpec `ebpf:"refusals"`
+	Tellings   *ebpf.MapSpec `ebpf:"tellings"`
 	Used       *ebpf.MapSpec `ebpf:"used"`
 	VoOfCgroup *ebpf.MapSpec `ebpf:"vo_of_cgroup"`
 	VoOfUid    *ebpf.MapSpec `ebpf:"vo_of_uid"`
@@ -255,7 +245,6 @@ type LsmVariableSpecs struct {
 	Rule    *ebpf.VariableSpec `ebpf:"rule"`
 	RuleKey *ebpf.VariableSpec `ebpf:"rule_key"`
 	Tally   *ebpf.VariableSpec `ebpf:"tally"`
-	Told    *ebpf.VariableSpec `ebpf:"told"`
 	Whose   *ebpf.VariableSpec `ebpf:"whose"`
 }
 
@@ -279,11 +268,12 @@ func (o *LsmObjects) Close() error {
 //
 // It can be passed to LoadLsmObjects or ebpf.CollectionSpec.LoadAndAssign.
 type LsmMaps struct {
-	Denials    *ebpf.Map `ebpf:"denials"`
 	Isolation  *ebpf.Map `ebpf:"isolation"`
 	LsmCounts  *ebpf.Map `ebpf:"lsm_counts"`
 	LsmProbe   *ebpf.Map `ebpf:"lsm_probe"`
 	LsmTallies *ebpf.Map `ebpf:"lsm_tallies"`
+	Refusals   *ebpf.Map `ebpf:"refusals"`
+	Tellings   *ebpf.Map `ebpf:"tellings"`
 	Used       *ebpf.Map `ebpf:"used"`
 	VoOfCgroup *ebpf.Map `ebpf:"vo_of_cgroup"`
 	VoOfUid    *ebpf.Map `ebpf:"vo_of_uid"`
@@ -291,11 +281,12 @@ type LsmMaps struct {
 
 func (m *LsmMaps) Close() error {
 	return _LsmClose(
-		m.Denials,
 		m.Isolation,
 		m.LsmCounts,
 		m.LsmProbe,
 		m.LsmTallies,
+		m.Refusals,
+		m.Tellings,
 		m.Used,
 		m.VoOfCgroup,
 		m.VoOfUid,
@@ -310,7 +301,6 @@ type LsmVariables struct {
 	Rule    *ebpf.Variable `ebpf:"rule"`
 	RuleKey *ebpf.Variable `ebpf:"rule_key"`
 	Tally   *ebpf.Variable `ebpf:"tally"`
-	Told    *ebpf.Variable `ebpf:"told"`
 	Whose   *ebpf.Variable `ebpf:"whose"`
 }
 

@@ -14,6 +14,7 @@ enum xos_count {
 	XOS_COUNT_PROTOCOL,   /* denied: a protocol whose sockets bear no label */
 	XOS_COUNT_SHARED,     /* allowed: another VO's port, which both VOs share */
 	XOS_COUNT_DEVICE,     /* denied: a device that the VO has not */
+	XOS_COUNT_LABEL,      /* denied: no memory for a socket's label */
 	XOS_COUNTS,
 };
 

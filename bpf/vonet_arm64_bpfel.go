@@ -37,7 +37,50 @@ const (
 	VonetXosCountXOS_COUNT_PROTOCOL   VonetXosCount = 3
 	VonetXosCountXOS_COUNT_SHARED     VonetXosCount = 4
 	VonetXosCountXOS_COUNT_DEVICE     VonetXosCount = 5
-	VonetXosCountXOS_COUNTS           VonetXosCount = 6
+	VonetXosCountXOS_COUNT_LABEL      VonetXosCount = 6
+	VonetXosCountXOS_COUNTS           VonetXosCount = 7
+)
+
+type VonetXosDenial struct {
+	_      structs.HostLayout
+	When   uint64
+	Object struct {
+		_   structs.HostLayout
+		Id  uint64
+		Dev uint32
+		Uid uint32
+	}
+	Endpoint struct {
+		_        structs.HostLayout
+		Address  [4]uint32
+		Port     uint16
+		Family   uint16
+		Protocol uint16
+		Type     uint16
+	}
+	Cgroup   uint64
+	ExeInode uint64
+	ExeDev   uint32
+	ObjectVo uint32
+	Vo       uint32
+	Uid      uint32
+	Pid      uint32
+	Hook     uint32
+	Why      uint32
+	Zero     uint32
+	Comm     [16]int8
+}
+
+type VonetXosProgram uint32
+
+const (
+	VonetXosProgramXOS_SOCK_CREATE VonetXosProgram = 64
+	VonetXosProgramXOS_CONNECT4    VonetXosProgram = 65
+	VonetXosProgramXOS_CONNECT6    VonetXosProgram = 66
+	VonetXosProgramXOS_SENDMSG4    VonetXosProgram = 67
+	VonetXosProgramXOS_SENDMSG6    VonetXosProgram = 68
+	VonetXosProgramXOS_DEVICE      VonetXosProgram = 69
+	VonetXosProgramXOS_PROGRAMS    VonetXosProgram = 70
 )
 
 type VonetXosQuestion struct {
@@ -85,6 +128,15 @@ const (
 	VonetXosSurfaceXOS_SURFACES             VonetXosSurface = 5
 )
 
+type VonetXosTelling struct {
+	_       structs.HostLayout
+	Second  uint64
+	Told    uint64
+	Lost    uint64
+	Network uint64
+	Devices uint64
+}
+
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
@@ -92,6 +144,8 @@ const (
 	VonetMapCounts         = "counts"
 	VonetMapIsolation      = "isolation"
 	VonetMapProbe          = "probe"
+	VonetMapRefusals       = "refusals"
+	VonetMapTellings       = "tellings"
 	VonetMapVoOfSocket     = "vo_of_socket"
 	VonetMapVoOfUid        = "vo_of_uid"
 	VonetProgXosAsk        = "xos_ask"
@@ -103,11 +157,15 @@ const (
 	VonetProgXosSockCreate = "xos_sock_create"
 	VonetVarAim            = "aim"
 	VonetVarCounted        = "counted"
+	VonetVarDepthOfJob     = "depth_of_job"
 	VonetVarKind           = "kind"
+	VonetVarMayRead        = "may_read"
+	VonetVarProgram        = "program"
 	VonetVarQuestion       = "question"
 	VonetVarRule           = "rule"
 	VonetVarRuleKey        = "rule_key"
 	VonetVarSurface        = "surface"
+	VonetVarTold           = "told"
 )
 
 // LoadVonet returns the embedded CollectionSpec for Vonet.
@@ -168,6 +226,8 @@ type VonetMapSpecs struct {
 	Counts     *ebpf.MapSpec `ebpf:"counts"`
 	Isolation  *ebpf.MapSpec `ebpf:"isolation"`
 	Probe      *ebpf.MapSpec `ebpf:"probe"`
+	Refusals   *ebpf.MapSpec `ebpf:"refusals"`
+	Tellings   *ebpf.MapSpec `ebpf:"tellings"`
 	VoOfSocket *ebpf.MapSpec `ebpf:"vo_of_socket"`
 	VoOfUid    *ebpf.MapSpec `ebpf:"vo_of_uid"`
 }
@@ -176,13 +236,17 @@ type VonetMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type VonetVariableSpecs struct {
-	Aim      *ebpf.VariableSpec `ebpf:"aim"`
-	Counted  *ebpf.VariableSpec `ebpf:"counted"`
-	Kind     *ebpf.VariableSpec `ebpf:"kind"`
-	Question *ebpf.VariableSpec `ebpf:"question"`
-	Rule     *ebpf.VariableSpec `ebpf:"rule"`
-	RuleKey  *ebpf.VariableSpec `ebpf:"rule_key"`
-	Surface  *ebpf.VariableSpec `ebpf:"surface"`
+	Aim        *ebpf.VariableSpec `ebpf:"aim"`
+	Counted    *ebpf.VariableSpec `ebpf:"counted"`
+	DepthOfJob *ebpf.VariableSpec `ebpf:"depth_of_job"`
+	Kind       *ebpf.VariableSpec `ebpf:"kind"`
+	MayRead    *ebpf.VariableSpec `ebpf:"may_read"`
+	Program    *ebpf.VariableSpec `ebpf:"program"`
+	Question   *ebpf.VariableSpec `ebpf:"question"`
+	Rule       *ebpf.VariableSpec `ebpf:"rule"`
+	RuleKey    *ebpf.VariableSpec `ebpf:"rule_key"`
+	Surface    *ebpf.VariableSpec `ebpf:"surface"`
+	Told       *ebpf.VariableSpec `ebpf:"told"`
 }
 
 // VonetObjects contains all objects after they have been loaded into the kernel.
@@ -208,6 +272,8 @@ type VonetMaps struct {
 	Counts     *ebpf.Map `ebpf:"counts"`
 	Isolation  *ebpf.Map `ebpf:"isolation"`
 	Probe      *ebpf.Map `ebpf:"probe"`
+	Refusals   *ebpf.Map `ebpf:"refusals"`
+	Tellings   *ebpf.Map `ebpf:"tellings"`
 	VoOfSocket *ebpf.Map `ebpf:"vo_of_socket"`
 	VoOfUid    *ebpf.Map `ebpf:"vo_of_uid"`
 }
@@ -217,6 +283,8 @@ func (m *VonetMaps) Close() error {
 		m.Counts,
 		m.Isolation,
 		m.Probe,
+		m.Refusals,
+		m.Tellings,
 		m.VoOfSocket,
 		m.VoOfUid,
 	)
@@ -226,13 +294,17 @@ func (m *VonetMaps) Close() error {
 //
 // It can be passed to LoadVonetObjects or ebpf.CollectionSpec.LoadAndAssign.
 type VonetVariables struct {
-	Aim      *ebpf.Variable `ebpf:"aim"`
-	Counted  *ebpf.Variable `ebpf:"counted"`
-	Kind     *ebpf.Variable `ebpf:"kind"`
-	Question *ebpf.Variable `ebpf:"question"`
-	Rule     *ebpf.Variable `ebpf:"rule"`
-	RuleKey  *ebpf.Variable `ebpf:"rule_key"`
-	Surface  *ebpf.Variable `ebpf:"surface"`
+	Aim        *ebpf.Variable `ebpf:"aim"`
+	Counted    *ebpf.Variable `ebpf:"counted"`
+	DepthOfJob *ebpf.Variable `ebpf:"depth_of_job"`
+	Kind       *ebpf.Variable `ebpf:"kind"`
+	MayRead    *ebpf.Variable `ebpf:"may_read"`
+	Program    *ebpf.Variable `ebpf:"program"`
+	Question   *ebpf.Variable `ebpf:"question"`
+	Rule       *ebpf.Variable `ebpf:"rule"`
+	RuleKey    *ebpf.Variable `ebpf:"rule_key"`
+	Surface    *ebpf.Variable `ebpf:"surface"`
+	Told       *ebpf.Variable `ebpf:"told"`
 }
 
 // VonetPrograms contains all programs after they have been loaded into the kernel.

@@ -25,6 +25,17 @@ static __always_inline int is_everybodys(__u32 major, __u32 minor)
 	return 0;
 }
 
+/* refuse_device tells of a device that the VO has not. */
+static __always_inline int refuse_device(struct bpf_cgroup_dev_ctx *ctx, __u32 vo)
+{
+	struct refusal r = {.hook = XOS_DEVICE, .why = XOS_COUNT_DEVICE, .vo = vo};
+
+	r.object.dev = ctx->major << 20 | (ctx->minor & 0xfffff);
+	r.object.id = ctx->access_type; /* the kind of device, and above that the access */
+	tell(&r);
+	return 0;
+}
+
 SEC("cgroup/dev")
 int xos_device(struct bpf_cgroup_dev_ctx *ctx)
 {
@@ -55,6 +66,5 @@ int xos_device(struct bpf_cgroup_dev_ctx *ctx)
 		if (bpf_map_lookup_elem(all, &key))
 			return 1;
 	}
-	count(XOS_COUNT_DEVICE);
-	return 0;
+	return refuse_device(ctx, vo ? *vo : XOS_STRANGER);
 }

@@ -7,8 +7,8 @@ import (
 	"github.com/xtreemos/xos"
 )
 
-// Used is what a job has used of this machine, as the kernel counted it. All of
-// it only grows.
+// Used is what a job, or a stay, has used of this machine, as the kernel counted
+// it. All of it only grows.
 type Used struct {
 	CPUUser, CPUSystem time.Duration
 	// MemoryPeak is the most memory at once, in bytes, caches of files included;
@@ -17,7 +17,7 @@ type Used struct {
 	// Read and Written are bytes from and to disks.
 	Read, Written uint64
 	// NetIn and NetOut are bytes of IP packets, headers included, of the sockets
-	// that the job's processes made.
+	// that its processes made.
 	NetIn, NetOut uint64
 	// Execs counts programs executed, Opens files opened, Refused what was
 	// refused for the sake of other VOs.
@@ -36,4 +36,23 @@ type Meter interface {
 	// EndJob kills what is left in a job's cgroup, and tells what the job has
 	// used in all. xos.NotFound as with Used: then it is killed all the same.
 	EndJob(ctx context.Context, a xos.Account, job xos.JobID) (Used, error)
+}
+
+// Stay is what an account's sessions have used, jobs not counted.
+type Stay struct {
+	Used
+	// Cgroup is where their processes are, 0 without one. The processor time, peak
+	// of memory and, where a controller counts them, bytes of disks are that
+	// cgroup's, which ends with the sessions; the rest goes on.
+	Cgroup uint64
+}
+
+// Attendant tells what sessions use.
+type Attendant interface {
+	// Stay tells what the sessions of an account have used since Arrive.
+	// xos.NotFound where nothing is known, as after the machine was restarted.
+	Stay(ctx context.Context, a xos.Account, uid uint32) (Stay, error)
+	// Arrive begins anew to count, but for what a cgroup counts. Before it
+	// Guard.Login must have been called.
+	Arrive(a xos.Account, uid uint32) error
 }

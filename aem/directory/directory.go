@@ -12,7 +12,8 @@
 //
 //	aem/usage/VO/TIME/ID/NODE            the UsageRecord, protobuf, by its until
 //	aem/usage-user/VO/USER/TIME/ID/NODE  empty; a user's
-//	aem/usage-job/ID/NODE                VO/TIME/ID/NODE: where it is
+//	aem/usage-job/ID/NODE                VO/TIME/ID/NODE: where it is, of a job or stay
+//	aem/usage-stays/NODE                 a day, and how many stays NODE began to tell of
 //
 // A record's epoch counts its writes; a writer gives the one it read.
 package directory

@@ -15,6 +15,7 @@ import (
 	"github.com/xtreemos/xos"
 	"github.com/xtreemos/xos/aem/directory"
 	xosv1 "github.com/xtreemos/xos/api/xos/v1"
+	"github.com/xtreemos/xos/infra/kv"
 	"github.com/xtreemos/xos/infra/kv/pebble"
 	"github.com/xtreemos/xos/infra/rpc"
 	"github.com/xtreemos/xos/vom"
@@ -23,10 +24,11 @@ import (
 
 // world is a job directory with the callers of a small grid.
 type world struct {
-	t   *testing.T
-	ca  *credtest.Authority
-	d   *directory.Directory
-	now time.Time
+	store kv.Store
+	t     *testing.T
+	ca    *credtest.Authority
+	d     *directory.Directory
+	now   time.Time
 
 	alice1, alice2, bob1, node1, node2, node3 context.Context
 }
@@ -38,6 +40,7 @@ func newWorld(t *testing.T, cfg directory.Config) *world {
 	}
 	t.Cleanup(func() { store.Close() })
 	w := &world{t: t, ca: credtest.New(t), now: time.Now()}
+	w.store = store
 	w.d = directory.New(cfg, store, w.ca.Verifier(), func() time.Time { return w.now }, slog.New(slog.DiscardHandler))
 	w.alice1 = w.as(w.ca.Delegated("alice@physics", "node1"))
 	w.alice2 = w.as(w.ca.Delegated("alice@physics", "node2"))

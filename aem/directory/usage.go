@@ -2,6 +2,8 @@ package directory
 
 import (
 	"context"
+	"strconv"
+	"strings"
 	"time"
 
 	"connectrpc.com/connect"
@@ -28,7 +30,8 @@ const (
 )
 
 // PutUsage implements UsageHandler. Who, what and where is taken from the job's
-// own record: a machine says when it ran and how much it used.
+// own record: a machine says when it ran and how much it used. Of stays it is
+// believed, about itself, who came.
 func (d *Directory) PutUsage(ctx context.Context, req *connect.Request[xosv1.PutUsageRequest]) (*connect.Response[xosv1.PutUsageResponse], error) {
 	c, err := d.caller(ctx)
 	if err != nil {
@@ -36,7 +39,7 @@ func (d *Directory) PutUsage(ctx context.Context, req *connect.Request[xosv1.Put
 	}
 	switch {
 	case c.machine == nil:
-		return nil, xos.Errorf(xos.Permission, "only the machine of a job says what it used")
+		return nil, xos.Errorf(xos.Permission, "only a machine says what was used of it")
 	case len(req.Msg.Records) > maxPut:
 		return nil, xos.Errorf(xos.TooLarge, "%d records at once: want at most %d", len(req.Msg.Records), maxPut)
 	}
@@ -48,7 +51,12 @@ func (d *Directory) PutUsage(ctx context.Context, req *connect.Request[xosv1.Put
 		if r.Node != string(c.machine.Node) {
 			return nil, xos.Errorf(xos.Permission, "%s may not say what was used of %s", c.machine.Node, r.Node)
 		}
-		err := d.store.Update(ctx, func(txn kv.Txn) error { return putUsage(txn, r) })
+		err := d.store.Update(ctx, func(txn kv.Txn) error {
+			if r.Stay != "" {
+				return d.putStay(txn, r)
+			}
+			return putUsage(txn, r)
+		})
 		if xos.Is(err, xos.NotFound) {
 			resp.Unwanted = append(resp.Unwanted, r.Job)
 		} else if err != nil {
@@ -82,6 +90,53 @@ func putUsage(txn kv.Txn, r *xosv1.UsageRecord) error {
 	next := proto.CloneOf(r)
 	next.Account, next.Credential, next.Name, next.Executable, next.Submitted = base.Account, base.Credential, base.Name, base.Executable, base.Submitted
 	return saveUsage(txn, old, next)
+}
+
+// maxStays is how many stays one machine may begin to tell of in a day.
+const maxStays = 100_000
+
+// putStay keeps what a machine says of a stay there. Whose it is and when it
+// began does not change any more.
+func (d *Directory) putStay(txn kv.Txn, r *xosv1.UsageRecord) error {
+	old, err := loadUsage(txn, r.Stay, r.Node)
+	if err != nil {
+		return err
+	}
+	next := proto.CloneOf(r)
+	next.Cgroup = 0
+	if old == nil {
+		if err := d.countStay(txn, r.Node); err != nil {
+			return err
+		}
+		return saveUsage(txn, nil, next)
+	}
+	if old.Final || usage.Before(next, old) {
+		return nil
+	}
+	next.Account, next.Credential, next.Started, next.Submitted = old.Account, old.Credential, old.Started, old.Submitted
+	if next.Until.AsTime().Before(next.Started.AsTime()) {
+		return xos.Errorf(xos.Invalid, "%s cannot have ended before it began", r.Stay)
+	}
+	return saveUsage(txn, old, next)
+}
+
+// countStay bounds what a machine can fill the core with.
+func (d *Directory) countStay(txn kv.Txn, node string) error {
+	at, today := []byte("aem/usage-stays/"+node), d.now().UTC().Format(time.DateOnly)
+	data, _, err := txn.Get(at)
+	if err != nil {
+		return err
+	}
+	n := 0
+	if day, count, ok := strings.Cut(string(data), " "); ok && day == today {
+		if n, err = strconv.Atoi(count); err != nil {
+			return xos.Errorf(xos.Internal, "the count of stays on %s is damaged", node)
+		}
+	}
+	if n >= maxStays {
+		return xos.Errorf(xos.TooLarge, "%s has told of %d stays today: want at most so many", node, n)
+	}
+	return txn.Put(at, []byte(today+" "+strconv.Itoa(n+1)))
 }
 
 // owe makes a record of a job that has ended and ran somewhere, if there is

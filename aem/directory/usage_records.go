@@ -9,6 +9,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/xtreemos/xos"
+	"github.com/xtreemos/xos/aem/usage"
 	xosv1 "github.com/xtreemos/xos/api/xos/v1"
 	"github.com/xtreemos/xos/infra/kv"
 )
@@ -24,10 +25,11 @@ func usagePlace(r *xosv1.UsageRecord) (place, mine string, err error) {
 	if err != nil {
 		return "", "", err
 	}
-	rest := formatTime(r.Until.AsTime()) + "/" + r.Job + "/" + r.Node
+	rest := formatTime(r.Until.AsTime()) + "/" + usage.ID(r) + "/" + r.Node
 	return string(a.VO) + "/" + rest, string(a.VO) + "/" + string(a.User) + "/" + rest, nil
 }
 
+// usageJob is by what a record is found of a job, or of a stay.
 func usageJob(job, node string) []byte { return []byte("aem/usage-job/" + job + "/" + node) }
 
 // loadUsage gives what is recorded of a job on a machine; nil for nothing.
@@ -72,7 +74,7 @@ func saveUsage(txn kv.Txn, old, r *xosv1.UsageRecord) error {
 	if err := txn.Put([]byte(usageUser+mine), nil); err != nil {
 		return err
 	}
-	return txn.Put(usageJob(r.Job, r.Node), []byte(place))
+	return txn.Put(usageJob(usage.ID(r), r.Node), []byte(place))
 }
 
 func deleteUsage(txn kv.Txn, r *xosv1.UsageRecord) error {
@@ -80,7 +82,7 @@ func deleteUsage(txn kv.Txn, r *xosv1.UsageRecord) error {
 	if err != nil {
 		return err
 	}
-	for _, key := range [][]byte{[]byte(usageAll + place), []byte(usageUser + mine), usageJob(r.Job, r.Node)} {
+	for _, key := range [][]byte{[]byte(usageAll + place), []byte(usageUser + mine), usageJob(usage.ID(r), r.Node)} {
 		if err := txn.Delete(key); err != nil {
 			return err
 		}

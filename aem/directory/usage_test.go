@@ -14,6 +14,7 @@ import (
 	"github.com/xtreemos/xos"
 	"github.com/xtreemos/xos/aem/directory"
 	xosv1 "github.com/xtreemos/xos/api/xos/v1"
+	"github.com/xtreemos/xos/infra/kv"
 	"github.com/xtreemos/xos/infra/rpc"
 	"github.com/xtreemos/xos/vom"
 	"github.com/xtreemos/xos/vom/credential/credtest"
@@ -272,5 +273,85 @@ func TestOldUsageIsForgotten(t *testing.T) {
 	}
 	if n, err := w.d.ForgetUsage(t.Context()); n != 0 || err != nil {
 		t.Errorf("again %d, %v", n, err)
+	}
+}
+
+// TestStays: a machine tells of its own stays, each of which counts once, whatever
+// comes late; whose it is does not change.
+func TestStays(t *testing.T) {
+	w := newWorld(t, directory.Config{})
+	began := w.now
+	stay := func(used int64, final bool) *xosv1.UsageRecord {
+		return &xosv1.UsageRecord{Stay: "stay:0123456789abcdef0123456789abcdef", Account: "alice@physics", Credential: "77", Node: "node2", Logins: 2, Cgroup: 5,
+			Submitted: timestamppb.New(began), Started: timestamppb.New(began), Until: timestamppb.New(w.now), Final: final, Executions: used}
+	}
+	put := func(r *xosv1.UsageRecord) {
+		t.Helper()
+		if unwanted, err := w.tell(w.node2, r); err != nil || len(unwanted) != 0 {
+			t.Fatal(unwanted, err)
+		}
+	}
+	put(stay(0, false))
+	early := stay(0, false)
+	w.now = w.now.Add(time.Minute)
+	put(stay(3, false))
+	put(early)
+	if r := w.one(w.alice1); r.Executions != 3 || r.Final || r.Cgroup != 0 {
+		t.Errorf("%v", r)
+	}
+	w.now = w.now.Add(time.Minute)
+	anothers := stay(4, false)
+	anothers.Account, anothers.Started = "carol@chemistry", timestamppb.New(w.now)
+	put(anothers)
+	w.now = w.now.Add(time.Minute)
+	put(stay(9, true))
+	put(stay(10, true))
+	if r := w.one(w.alice1); r.Executions != 9 || !r.Final || r.Logins != 2 || r.Credential != "77" || !r.Started.AsTime().Equal(began) {
+		t.Errorf("%v", r)
+	}
+	for name, bad := range map[string]func(*xosv1.UsageRecord){
+		"of another machine": func(r *xosv1.UsageRecord) { r.Node = "node3" },
+		"a job too":          func(r *xosv1.UsageRecord) { r.Job = "core-1" },
+		"with a job's id":    func(r *xosv1.UsageRecord) { r.Stay = "core-1" },
+		"another form":       func(r *xosv1.UsageRecord) { r.Stay = "stay:../../x" },
+		"its id as a job's":  func(r *xosv1.UsageRecord) { r.Job, r.Stay = r.Stay, "" },
+		"negative logins":    func(r *xosv1.UsageRecord) { r.Logins = -1 },
+	} {
+		r := stay(1, true)
+		bad(r)
+		if _, err := w.tell(w.node2, r); !xos.Is(err, xos.Invalid) && !xos.Is(err, xos.Permission) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if _, err := w.tell(w.alice1, stay(1, true)); !xos.Is(err, xos.Permission) {
+		t.Errorf("said by its user: %v", err)
+	}
+}
+
+// TestManyStays: what one machine can fill the core with in a day is bounded, and
+// stays that are known go on.
+func TestManyStays(t *testing.T) {
+	w := newWorld(t, directory.Config{})
+	stay := func(n int) *xosv1.UsageRecord {
+		at := timestamppb.New(w.now)
+		return &xosv1.UsageRecord{Stay: fmt.Sprintf("stay:%032x", n), Account: "alice@physics", Node: "node2", Submitted: at, Started: at, Until: at}
+	}
+	if err := w.store.Update(t.Context(), func(txn kv.Txn) error {
+		return txn.Put([]byte("aem/usage-stays/node2"), []byte(w.now.UTC().Format(time.DateOnly)+" 99999"))
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.tell(w.node2, stay(1)); err != nil {
+		t.Error(err)
+	}
+	if _, err := w.tell(w.node2, stay(2)); !xos.Is(err, xos.TooLarge) {
+		t.Errorf("one more: %v", err)
+	}
+	if _, err := w.tell(w.node2, stay(1)); err != nil {
+		t.Errorf("a known one: %v", err)
+	}
+	w.now = w.now.Add(24 * time.Hour)
+	if _, err := w.tell(w.node2, stay(2)); err != nil {
+		t.Errorf("on the next day: %v", err)
 	}
 }

@@ -19,7 +19,6 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/xtreemos/xos"
-	"github.com/xtreemos/xos/aem"
 	"github.com/xtreemos/xos/aem/unit"
 	xosv1 "github.com/xtreemos/xos/api/xos/v1"
 )
@@ -27,6 +26,7 @@ import (
 // Ledger is a machine's own records, in a directory that is root's:
 //
 //	open/JOB.json   a job that runs, or whose end the core does not know yet
+//	stays/ID.json   the same of a stay
 //	2026-11.jsonl   what ended in that month, a record a line, UTC
 //
 // All that it says is kept is on disk. A record that is in both counts once: the
@@ -38,12 +38,13 @@ type Ledger struct {
 	log  *slog.Logger
 
 	mu   sync.Mutex
-	open map[xos.JobID]*xosv1.UsageRecord // never changed in place
+	open map[string]*xosv1.UsageRecord // by ID, never changed in place
 	news chan struct{}
 }
 
 const (
 	openDir = "open"
+	stayDir = "stays"
 	month   = "2006-01"
 	lines   = ".jsonl"
 )
@@ -52,39 +53,60 @@ const (
 // than keep ago are forgotten, by whole months; 0 is 400 days. An open record that
 // the disk has damaged is put aside, since jobs and logins must go on.
 func OpenLedger(dir string, keep time.Duration, now func() time.Time, log *slog.Logger) (*Ledger, error) {
-	l := &Ledger{dir: dir, keep: cmp.Or(keep, 400*24*time.Hour), now: now, log: log, open: map[xos.JobID]*xosv1.UsageRecord{}, news: make(chan struct{}, 1)}
-	if err := os.MkdirAll(filepath.Join(dir, openDir), 0o700); err != nil {
-		return nil, xos.Errorf(xos.Internal, "making %s: %w", dir, err)
+	l := &Ledger{dir: dir, keep: cmp.Or(keep, 400*24*time.Hour), now: now, log: log, open: map[string]*xosv1.UsageRecord{}, news: make(chan struct{}, 1)}
+	for _, sub := range []string{openDir, stayDir} {
+		if err := os.MkdirAll(filepath.Join(dir, sub), 0o700); err != nil {
+			return nil, xos.Errorf(xos.Internal, "making %s: %w", dir, err)
+		}
 	}
 	if err := l.repair(); err != nil {
 		return nil, xos.Errorf(xos.Internal, "reading the records of usage in %s: %w", dir, err)
 	}
-	names, err := os.ReadDir(filepath.Join(dir, openDir))
+	for _, sub := range []string{openDir, stayDir} {
+		if err := l.load(sub); err != nil {
+			return nil, err
+		}
+	}
+	return l, nil
+}
+
+// load reads the open records in a directory.
+func (l *Ledger) load(sub string) error {
+	names, err := os.ReadDir(filepath.Join(l.dir, sub))
 	if err != nil {
-		return nil, xos.Errorf(xos.Internal, "reading %s: %w", dir, err)
+		return xos.Errorf(xos.Internal, "reading %s: %w", l.dir, err)
 	}
 	for _, e := range names {
-		at := filepath.Join(dir, openDir, e.Name())
+		at := filepath.Join(l.dir, sub, e.Name())
 		id, found := strings.CutSuffix(e.Name(), ".json")
-		if !found || !aem.ValidJobID(xos.JobID(id)) {
+		if !found || !validID(id) {
 			os.Remove(at) // what was being written when the machine stopped
 			continue
 		}
 		data, err := os.ReadFile(at)
 		if err != nil {
-			return nil, xos.Errorf(xos.Internal, "reading what job %s used: %w", id, err)
+			return xos.Errorf(xos.Internal, "reading what %s used: %w", id, err)
 		}
 		r, err := decode(data)
-		if err != nil || r.Job != id {
-			log.Error("the record of what a job used is damaged, and put aside", "job", id, "error", err)
-			if err := os.Rename(at, filepath.Join(dir, "damaged-"+e.Name())); err != nil {
-				return nil, err
+		if err != nil || ID(r) != id {
+			l.log.Error("the record of what a job or stay used is damaged, and put aside", "id", id, "error", err)
+			if err := os.Rename(at, filepath.Join(l.dir, "damaged-"+e.Name())); err != nil {
+				return err
 			}
 			continue
 		}
-		l.open[xos.JobID(id)] = r
+		l.open[id] = r
 	}
-	return l, nil
+	return nil
+}
+
+// path is where an open record is kept.
+func (l *Ledger) path(r *xosv1.UsageRecord) string {
+	sub := openDir
+	if r.Stay != "" {
+		sub = stayDir
+	}
+	return filepath.Join(l.dir, sub, ID(r)+".json")
 }
 
 // repair cuts off lines that the machine stopped within; what was to be in them
@@ -137,7 +159,7 @@ func encode(r *xosv1.UsageRecord) ([]byte, error) {
 	return line.Bytes(), nil
 }
 
-// Put keeps a record in the place of an earlier one of the job. A final one
+// Put keeps a record in the place of an earlier one of the job or stay. A final one
 // stays. It is on disk when this returns.
 func (l *Ledger) Put(r *xosv1.UsageRecord) error {
 	if err := Check(r, l.now()); err != nil {
@@ -145,7 +167,7 @@ func (l *Ledger) Put(r *xosv1.UsageRecord) error {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	id := xos.JobID(r.Job)
+	id := ID(r)
 	if old := l.open[id]; old != nil && old.Final {
 		return nil
 	}
@@ -153,8 +175,8 @@ func (l *Ledger) Put(r *xosv1.UsageRecord) error {
 	if err != nil {
 		return err
 	}
-	if err := unit.Write(filepath.Join(l.dir, openDir, r.Job+".json"), json.RawMessage(data)); err != nil {
-		return xos.Errorf(xos.Unavailable, "keeping what job %s used: %w", id, err)
+	if err := unit.Write(l.path(r), json.RawMessage(data)); err != nil {
+		return xos.Errorf(xos.Unavailable, "keeping what %s used: %w", id, err)
 	}
 	l.open[id] = proto.CloneOf(r)
 	select {
@@ -168,7 +190,7 @@ func (l *Ledger) Put(r *xosv1.UsageRecord) error {
 func (l *Ledger) Open(id xos.JobID) *xosv1.UsageRecord {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if r := l.open[id]; r != nil {
+	if r := l.open[string(id)]; r != nil {
 		return proto.CloneOf(r)
 	}
 	return nil
@@ -181,12 +203,17 @@ func (l *Ledger) unsettled() []*xosv1.UsageRecord {
 	return slices.Collect(maps.Values(l.open))
 }
 
+// Stays gives the records of stays that are not over.
+func (l *Ledger) Stays() []*xosv1.UsageRecord {
+	return slices.DeleteFunc(l.unsettled(), func(r *xosv1.UsageRecord) bool { return r.Stay == "" || r.Final })
+}
+
 // Abandon ends the records of jobs that run, as far as is known, and of which
 // alive does not know: the machine stopped under them.
 func (l *Ledger) Abandon(alive func(xos.JobID) bool) error {
 	var errs []error
 	for _, r := range l.unsettled() {
-		if r.Final || alive(xos.JobID(r.Job)) {
+		if r.Final || r.Job == "" || alive(xos.JobID(r.Job)) {
 			continue
 		}
 		r = proto.CloneOf(r)
@@ -206,12 +233,12 @@ func (l *Ledger) settle(r *xosv1.UsageRecord) error {
 	defer l.mu.Unlock()
 	at := filepath.Join(l.dir, r.Until.AsTime().Format(month)+lines)
 	if err := appendLine(at, line); err != nil {
-		return xos.Errorf(xos.Unavailable, "keeping what job %s used: %w", r.Job, err)
+		return xos.Errorf(xos.Unavailable, "keeping what %s used: %w", ID(r), err)
 	}
-	if err := os.Remove(filepath.Join(l.dir, openDir, r.Job+".json")); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := os.Remove(l.path(r)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	delete(l.open, xos.JobID(r.Job))
+	delete(l.open, ID(r))
 	return l.forget()
 }
 

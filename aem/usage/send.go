@@ -21,8 +21,8 @@ const (
 	patience = 10 * time.Second
 )
 
-// Run tells the core what jobs used, until ctx ends: final records at once, those
-// of running jobs now and then. What the core has not acknowledged is sent again,
+// Run tells the core what was used, until ctx ends: final records at once, the
+// others now and then. What the core has not acknowledged is sent again,
 // also by a successor.
 func (l *Ledger) Run(ctx context.Context, core xosv1connect.UsageClient) error {
 	tick := time.NewTicker(tellEvery)
@@ -65,7 +65,7 @@ func (l *Ledger) tell(ctx context.Context, core xosv1connect.UsageClient, all bo
 			if xos.Is(err, xos.Unavailable) || ctx.Err() != nil {
 				return err
 			} else if err != nil { // it is tried again, with those to come
-				l.log.Warn("the core does not take what a job used", "job", part[i].Job, "error", err)
+				l.log.Warn("the core does not take what was used", "id", ID(part[i]), "error", err)
 			}
 		}
 	}
@@ -84,7 +84,7 @@ func (l *Ledger) send(ctx context.Context, core xosv1connect.UsageClient, part [
 		if !r.Final {
 			continue
 		}
-		if slices.Contains(resp.Msg.Unwanted, r.Job) {
+		if r.Job != "" && slices.Contains(resp.Msg.Unwanted, r.Job) {
 			l.log.Warn("the core knows nothing of a job that ran here", "job", r.Job, "account", r.Account)
 		}
 		if err := l.settle(r); err != nil {

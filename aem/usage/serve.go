@@ -64,7 +64,7 @@ func (s Local) ListUsage(ctx context.Context, req *connect.Request[xosv1.ListUsa
 	return connect.NewResponse(resp.Msg), nil
 }
 
-// list gives a page: after is the time, job and node of the last record of the
+// list gives a page: after is the time, job or stay, and node of the last record of the
 // page before.
 func (l *Ledger) list(m *xosv1.ListUsageRequest) (*xosv1.ListUsageResponse, error) {
 	size := int(m.Limit)
@@ -107,7 +107,7 @@ func (l *Ledger) list(m *xosv1.ListUsageRequest) (*xosv1.ListUsageResponse, erro
 func position(r *xosv1.UsageRecord) string {
 	a, _ := xos.ParseAccount(r.Account)
 	// A slash sorts after '-' and '.', a NUL before all.
-	return strings.Join([]string{string(a.VO), r.Until.AsTime().UTC().Format("2006-01-02T15:04:05.000000000"), r.Job, r.Node}, "\x00")
+	return strings.Join([]string{string(a.VO), r.Until.AsTime().UTC().Format("2006-01-02T15:04:05.000000000"), ID(r), r.Node}, "\x00")
 }
 
 func bounds(m *xosv1.ListUsageRequest) (since, before time.Time, err error) {

@@ -10,19 +10,25 @@ import (
 	xosv1 "github.com/xtreemos/xos/api/xos/v1"
 )
 
-// Sum is what one member's jobs used together.
+// Sum is what one member's jobs and sessions used together.
 type Sum struct {
 	VO   xos.VOName `json:"vo"`
 	User xos.UserID `json:"user"`
-	// Jobs that ran, Running of which have not ended, and Incomplete of which not
-	// all is known.
-	Jobs          int           `json:"jobs"`
-	Running       int           `json:"running"`
+	// Jobs that ran, Running of which have not ended. Wall is for how long.
+	Jobs    int           `json:"jobs"`
+	Running int           `json:"running"`
+	Wall    time.Duration `json:"wall_ns"`
+	// Stays on a machine, Here of which are not over, with Logins in all. Stayed is
+	// for how long.
+	Stays  int           `json:"stays"`
+	Here   int           `json:"here"`
+	Logins int64         `json:"logins"`
+	Stayed time.Duration `json:"stayed_ns"`
+	// Incomplete is of how many jobs and stays not all is known.
 	Incomplete    int           `json:"incomplete"`
-	Wall          time.Duration `json:"wall_ns"`
 	CPUUser       time.Duration `json:"cpu_user_ns"`
 	CPUSystem     time.Duration `json:"cpu_system_ns"`
-	MemoryPeak    int64         `json:"memory_peak_bytes"` // the highest of one job's
+	MemoryPeak    int64         `json:"memory_peak_bytes"` // the highest of one job's or stay's
 	ReadBytes     int64         `json:"read_bytes"`
 	WrittenBytes  int64         `json:"written_bytes"`
 	ReceivedBytes int64         `json:"received_bytes"`
@@ -32,7 +38,7 @@ type Sum struct {
 	Refusals      int64         `json:"refusals"`
 }
 
-// Wall is for how long a job has run.
+// Wall is for how long a job has run, or a stay lasted.
 func Wall(r *xosv1.UsageRecord) time.Duration {
 	return max(r.Until.AsTime().Sub(r.Started.AsTime()), 0)
 }
@@ -42,12 +48,12 @@ type Sums struct {
 	latest map[[2]string]*xosv1.UsageRecord
 }
 
-// Add counts a record; of several of one job on one machine only the latest.
+// Add counts a record; of several of one job or stay on one machine only the latest.
 func (s *Sums) Add(r *xosv1.UsageRecord) {
 	if s.latest == nil {
 		s.latest = map[[2]string]*xosv1.UsageRecord{}
 	}
-	key := [2]string{r.Job, r.Node}
+	key := [2]string{ID(r), r.Node}
 	if old := s.latest[key]; old == nil || Before(old, r) {
 		s.latest[key] = r
 	}
@@ -58,7 +64,7 @@ func (s *Sums) Records() []*xosv1.UsageRecord {
 	return slices.SortedFunc(maps.Values(s.latest), func(a, b *xosv1.UsageRecord) int {
 		one, _ := xos.ParseAccount(a.Account)
 		two, _ := xos.ParseAccount(b.Account)
-		return cmp.Or(cmp.Compare(one.VO, two.VO), a.Until.AsTime().Compare(b.Until.AsTime()), cmp.Compare(a.Job, b.Job), cmp.Compare(a.Node, b.Node))
+		return cmp.Or(cmp.Compare(one.VO, two.VO), a.Until.AsTime().Compare(b.Until.AsTime()), cmp.Compare(ID(a), ID(b)), cmp.Compare(a.Node, b.Node))
 	})
 }
 
@@ -86,14 +92,23 @@ func (s *Sums) ByMember() []Sum {
 }
 
 func (m *Sum) add(r *xosv1.UsageRecord) {
-	m.Jobs++
-	if !r.Final {
-		m.Running++
+	if r.Stay != "" {
+		m.Stays++
+		m.Logins += r.Logins
+		m.Stayed += Wall(r)
+		if !r.Final {
+			m.Here++
+		}
+	} else {
+		m.Jobs++
+		m.Wall += Wall(r)
+		if !r.Final {
+			m.Running++
+		}
 	}
 	if r.Incomplete {
 		m.Incomplete++
 	}
-	m.Wall += Wall(r)
 	m.CPUUser += time.Duration(r.CpuUserMicros) * time.Microsecond
 	m.CPUSystem += time.Duration(r.CpuSystemMicros) * time.Microsecond
 	m.MemoryPeak = max(m.MemoryPeak, r.MemoryPeakBytes)

@@ -1,14 +1,17 @@
-// Package usage keeps and adds up what jobs used, for those who pay for it: the
-// records (UsageRecord of api/xos/v1), a machine's own ledger of them, from
-// which the core is told, and sums by VO and member.
+// Package usage keeps and adds up what jobs and sessions used, for those who pay
+// for it: the records (UsageRecord of api/xos/v1), a machine's own ledger of them,
+// from which the core is told, and sums by VO and member.
 //
-// A record belongs to a job and the machine it ran on. It is written when the
-// job starts, again while it runs, and finally at its end; each time in the
-// place of the one before, so that what is sent twice counts once.
+// A record belongs to a job and the machine it ran on, or to a stay: an account's
+// sessions on a machine, whose figures the kernel keeps together, from the first
+// login until none of their processes is left. It is written at the start, again
+// meanwhile, and finally at the end; each time in the place of the one before, so
+// that what is sent twice counts once.
 package usage
 
 import (
 	"slices"
+	"strings"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -86,27 +89,48 @@ func Count(r *xosv1.UsageRecord, u nodeguard.Used, seen aem.Usage) {
 // Unknown is what is known of a job's use where the kernel cannot be asked.
 func Unknown() nodeguard.Used { return nodeguard.Used{Uncounted: slices.Clone(figures)} }
 
+// stayPrefix begins the id of a stay: no job's begins so.
+const stayPrefix = "stay:"
+
+// ID is the job's, or the stay's; no stay has a job's.
+func ID(r *xosv1.UsageRecord) string {
+	if r.GetStay() != "" {
+		return r.Stay
+	}
+	return r.GetJob()
+}
+
+// validID reports whether a record's id is safe as the name of a file.
+func validID(id string) bool {
+	if rest, ok := strings.CutPrefix(id, stayPrefix); ok {
+		return len(rest) == 32 && strings.Trim(rest, "0123456789abcdef") == ""
+	}
+	return aem.ValidJobID(xos.JobID(id))
+}
+
 // Check refuses what cannot be a record.
 func Check(r *xosv1.UsageRecord, now time.Time) error {
-	id := xos.JobID(r.GetJob())
+	id := ID(r)
 	switch {
-	case !aem.ValidJobID(id):
-		return xos.Errorf(xos.Invalid, "%.80q is no job id", r.GetJob())
+	case r.GetJob() != "" && r.GetStay() != "" || strings.HasPrefix(id, stayPrefix) != (r.GetStay() != "") || !validID(id):
+		return xos.Errorf(xos.Invalid, "%.80q is no id of a job, or of a stay", id)
+	case r.Logins < 0 || r.Logins > maxFigure:
+		return xos.Errorf(xos.Invalid, "%s cannot have %d logins", id, r.Logins)
 	case proto.Size(r) > MaxRecord:
-		return xos.Errorf(xos.TooLarge, "what job %s used takes more than %d bytes to say", id, MaxRecord)
+		return xos.Errorf(xos.TooLarge, "what %s used takes more than %d bytes to say", id, MaxRecord)
 	case !xos.ValidName(r.Node):
 		return xos.Errorf(xos.Invalid, "%.80q is no node", r.Node)
 	case r.Started.CheckValid() != nil || r.Until.CheckValid() != nil || r.Submitted.CheckValid() != nil:
-		return xos.Errorf(xos.Invalid, "the record of job %s does not say when it was submitted, started and ended", id)
+		return xos.Errorf(xos.Invalid, "the record of %s does not say when it was submitted, started and ended", id)
 	case r.Until.AsTime().Before(r.Started.AsTime()) || r.Until.AsTime().After(now.Add(skew)) || r.Started.AsTime().Unix() < 0:
-		return xos.Errorf(xos.Invalid, "job %s cannot have run from %v to %v", id, r.Started.AsTime(), r.Until.AsTime())
+		return xos.Errorf(xos.Invalid, "%s cannot have run from %v to %v", id, r.Started.AsTime(), r.Until.AsTime())
 	}
 	if _, err := xos.ParseAccount(r.Account); err != nil {
 		return err
 	}
 	for _, n := range []int64{r.CpuUserMicros, r.CpuSystemMicros, r.MemoryPeakBytes, r.ReadBytes, r.WrittenBytes, r.ReceivedBytes, r.SentBytes, r.Executions, r.Opens, r.Refusals} {
 		if n < 0 || n > maxFigure {
-			return xos.Errorf(xos.Invalid, "job %s cannot have used %d", id, n)
+			return xos.Errorf(xos.Invalid, "%s cannot have used %d", id, n)
 		}
 	}
 	for i, f := range r.Uncounted {
@@ -117,7 +141,7 @@ func Check(r *xosv1.UsageRecord, now time.Time) error {
 	return nil
 }
 
-// maxFigure is more than one job can use, and leaves room to add up thousands.
+// maxFigure is more than one job or stay can use, and leaves room to add up thousands.
 const maxFigure = 1 << 56
 
 // Before reports whether a is of an earlier time than b; a final record is

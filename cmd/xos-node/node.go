@@ -136,6 +136,7 @@ func node(ctx context.Context, cfg config, keeper *trust.Keeper, log *slog.Logge
 	if err != nil {
 		return err
 	}
+	stays := openStays(name, ledger, fence, accounts, log)
 	var exec atomic.Pointer[execution.Execution]
 	jobs := func() int {
 		if e := exec.Load(); e != nil {
@@ -146,7 +147,7 @@ func node(ctx context.Context, cfg config, keeper *trust.Keeper, log *slog.Logge
 	sessions, err := service.New(service.Config{Node: name, Run: cfg.Run, Homes: cfg.Homes, Shell: cfg.Shell, Linger: cfg.Linger.Duration, Idle: cfg.Idle.Duration},
 		service.Deps{Verifier: keeper.Verifier(), Bundle: keeper.Bundle, Policy: decider, Accounts: accounts, Guard: fence,
 			Mounter:     mount.Units{Run: cfg.Run, Core: cfg.Core, Roots: filepath.Join(cfg.Trust, "roots.pem")},
-			Credentials: credentials, Audit: history, Reachable: keeper.Reachable, Jobs: jobs, Search: cfg.search(fence), Now: time.Now, Log: log})
+			Credentials: credentials, Audit: history, Stays: stays, Reachable: keeper.Reachable, Jobs: jobs, Search: cfg.search(fence), Now: time.Now, Log: log})
 	if err != nil {
 		return err
 	}
@@ -169,6 +170,7 @@ func node(ctx context.Context, cfg config, keeper *trust.Keeper, log *slog.Logge
 	group.Go(func() error { return wire.Serve(ctx, shim, sessions, log) })
 	group.Go(func() error { return told.Run(ctx) })
 	group.Go(func() error { return sessions.Run(ctx) })
+	group.Go(func() error { return stays.Run(ctx) })
 	group.Go(func() error {
 		return ledger.Run(ctx, xosv1connect.NewUsageClient(core, "https://"+cfg.Core, rpc.ClientOptions()...))
 	})

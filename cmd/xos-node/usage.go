@@ -7,18 +7,39 @@ import (
 	"path/filepath"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/xtreemos/xos"
 	"github.com/xtreemos/xos/aem/usage"
 	"github.com/xtreemos/xos/api/xos/v1/xosv1connect"
 	"github.com/xtreemos/xos/infra/rpc"
+	"github.com/xtreemos/xos/nodeguard/guard"
 	"github.com/xtreemos/xos/session"
+	"github.com/xtreemos/xos/session/account"
 	"github.com/xtreemos/xos/vom"
 	"github.com/xtreemos/xos/vom/credential"
 )
 
-// openLedger opens the records of what jobs used of this machine.
+// openLedger opens the records of what was used of this machine.
 func openLedger(cfg config, log *slog.Logger) (*usage.Ledger, error) {
 	return usage.OpenLedger(filepath.Join(cfg.State, "usage"), 0, time.Now, log)
+}
+
+// openStays goes on with the records of what sessions use of this machine.
+func openStays(name xos.NodeID, l *usage.Ledger, fence *guard.Guard, accounts *account.Map, log *slog.Logger) *usage.Stays {
+	return usage.NewStays(name, l, fence, func(a xos.Account) (uint32, bool) {
+		e, ok := accounts.User(a)
+		return e.ID, ok
+	}, booted(), time.Now, log)
+}
+
+// booted is when this machine was started; zero if that is not known.
+func booted() time.Time {
+	var up unix.Timespec
+	if unix.ClockGettime(unix.CLOCK_BOOTTIME, &up) != nil {
+		return time.Time{}
+	}
+	return time.Now().Add(-time.Duration(up.Nano()))
 }
 
 // localUsage reads records for this machine's users: root the machine's own, a

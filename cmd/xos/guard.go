@@ -50,9 +50,9 @@ func newGuardCommand() *cobra.Command {
 				}
 				if len(a.Vos) > 0 {
 					fmt.Fprintln(w)
-					table(w, "VO\tREFUSED\tBY AIM", func(row func(...any)) {
+					table(w, "VO\tREFUSED\tLOST\tBY AIM", func(row func(...any)) {
 						for _, vo := range a.Vos {
-							row(orDash(vo.Vo), vo.Refused, orDash(byAim(vo.ByAim)))
+							row(orDash(vo.Vo), vo.Refused, vo.Lost, orDash(byAim(vo.ByAim)))
 						}
 					})
 				}

@@ -5,6 +5,7 @@ import (
 	"encoding/csv"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -35,7 +36,7 @@ func usageReader(node bool) (xosv1connect.UsageClient, error) {
 	}
 	c, err := gate()
 	if err != nil {
-		return nil, xos.Errorf(xos.KindOf(err), "what jobs used is known to the core, and to the machines of the grid: %w", err).
+		return nil, xos.Errorf(xos.KindOf(err), "what was used is known to the core, and to the machines of the grid: %w", err).
 			WithHint("xos login USER@VO, or log in to a machine of the grid")
 	}
 	return xosv1connect.NewUsageClient(c, rpc.UnixBase, rpc.ClientOptions()...), nil
@@ -64,7 +65,15 @@ func usageOfWallet() (xosv1connect.UsageClient, error) {
 }
 
 // usageForm is how the answer is shown.
-type usageForm struct{ jobs, csv, ended bool }
+type usageForm struct{ jobs, sessions, csv, ended bool }
+
+// list: each record, not sums.
+func (f usageForm) list() bool { return f.jobs || f.sessions }
+
+// lists says whether a record is one of those to be listed.
+func (f usageForm) lists(r *xosv1.UsageRecord) bool {
+	return f.jobs && r.Job != "" || f.sessions && r.Stay != ""
+}
 
 func newUsageCommand() *cobra.Command {
 	var req xosv1.ListUsageRequest
@@ -73,19 +82,22 @@ func newUsageCommand() *cobra.Command {
 	var node bool
 	c := &cobra.Command{
 		Use:   "usage",
-		Short: "Show what jobs used: processors, memory, disks, network, programs, files",
-		Long: `Add up what jobs used, by VO and member, or with --jobs list each of them.
+		Short: "Show what jobs and sessions used: processors, memory, disks, network, programs, files",
+		Long: `Add up what jobs and login sessions used, by VO and member, or list each job with
+--jobs, each stay with --sessions. A stay is an account's sessions on one machine,
+from its first login until none of their processes is left: sessions of one account
+share what the kernel counts.
 
-A user sees her own jobs, on all machines; who has the role admin in a VO sees all
+A user sees her own, on all machines; who has the role admin in a VO sees all
 of that VO, with the credential of xos login; root on the core sees all VOs, and
 root on a machine, with --node if the core is on it too, what that machine saw.
 Nobody sees another VO's.
 
-A job counts in the period in which it ended; one that still runs, with what it
-had used when that was counted last, which --ended leaves out. Bytes of the network
-are those of IP packets, headers included. A job of which not all is known, since
-its machine stopped or does not count something, says so: see the column UNCOUNTED
-of --jobs, and incomplete.`,
+A job or stay counts in the period in which it ended; one that goes on, with what
+it had used when that was counted last, which --ended leaves out. Bytes of the network
+are those of IP packets, headers included. One of which not all is known, since its
+machine stopped or does not count something, says so: see the column UNCOUNTED of the
+lists, and incomplete.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if form.csv && jsonOutput(cmd) {
@@ -115,12 +127,13 @@ of --jobs, and incomplete.`,
 		},
 	}
 	f := c.Flags()
-	f.StringVar(&req.Vo, "vo", "", "only this VO's jobs")
-	f.StringVar(&req.User, "user", "", "only this user's jobs")
+	f.StringVar(&req.Vo, "vo", "", "only this VO's")
+	f.StringVar(&req.User, "user", "", "only this user's")
 	f.StringVar(&since, "since", "", "only what ended from then on: 90m, 2026-11-25 or 2026-11-25T14:00:00Z")
 	f.StringVar(&until, "until", "", "only what ended before then")
 	f.BoolVar(&form.jobs, "jobs", false, "list each job")
-	f.BoolVar(&form.ended, "ended", false, "leave out jobs that still run")
+	f.BoolVar(&form.sessions, "sessions", false, "list each stay")
+	f.BoolVar(&form.ended, "ended", false, "leave out what goes on")
 	f.BoolVar(&form.csv, "csv", false, "print comma-separated values, in bytes and seconds, for a bill")
 	f.BoolVar(&node, "node", false, "what this machine saw, as root")
 	return c
@@ -154,39 +167,43 @@ func readUsage(ctx context.Context, client xosv1connect.UsageClient, req *xosv1.
 
 func showUsage(cmd *cobra.Command, sums *usage.Sums, form usageForm) error {
 	members, records := sums.ByMember(), []*xosv1.UsageRecord(nil)
-	if form.jobs {
-		records = sums.Records()
+	if form.list() {
+		records = slices.DeleteFunc(sums.Records(), func(r *xosv1.UsageRecord) bool { return !form.lists(r) })
 	}
 	out := cmd.OutOrStdout()
 	switch {
-	case form.csv && form.jobs:
-		return jobsCSV(out, records)
+	case form.csv && form.list():
+		return recordsCSV(out, records)
 	case form.csv:
 		return membersCSV(out, members)
-	case form.jobs:
-		return show(cmd, &xosv1.ListUsageResponse{Records: records}, func(w io.Writer) { printUsageOfJobs(w, records) })
+	case form.list():
+		return show(cmd, &xosv1.ListUsageResponse{Records: records}, func(w io.Writer) { printRecords(w, records) })
 	}
 	return show(cmd, members, func(w io.Writer) { printUsage(w, members) })
 }
 
 func printUsage(w io.Writer, members []usage.Sum) {
-	table(w, "VO\tUSER\tJOBS\tTIME\tCPU\tPEAK\tREAD\tWRITTEN\tRECEIVED\tSENT\tPROGRAMS\tFILES\tREFUSED", func(row func(...any)) {
+	table(w, "VO\tUSER\tJOBS\tTIME\tSTAYS\tLOGINS\tTIME\tCPU\tPEAK\tREAD\tWRITTEN\tRECEIVED\tSENT\tPROGRAMS\tFILES\tREFUSED", func(row func(...any)) {
 		for _, m := range members {
 			jobs := strconv.Itoa(m.Jobs)
 			if m.Running > 0 {
 				jobs += fmt.Sprintf(" (%d running)", m.Running)
 			}
-			if m.Incomplete > 0 {
-				jobs += fmt.Sprintf(" (%d incomplete)", m.Incomplete)
+			stays := strconv.Itoa(m.Stays)
+			if m.Here > 0 {
+				stays += fmt.Sprintf(" (%d here)", m.Here)
 			}
-			row(m.VO, m.User, jobs, m.Wall.Round(time.Second), cpuTime((m.CPUUser + m.CPUSystem).Microseconds()), size(m.MemoryPeak),
+			if m.Incomplete > 0 {
+				stays += fmt.Sprintf(" (%d of all incomplete)", m.Incomplete)
+			}
+			row(m.VO, m.User, jobs, m.Wall.Round(time.Second), stays, m.Logins, m.Stayed.Round(time.Second), cpuTime((m.CPUUser + m.CPUSystem).Microseconds()), size(m.MemoryPeak),
 				size(m.ReadBytes), size(m.WrittenBytes), size(m.ReceivedBytes), size(m.SentBytes), m.Executions, m.Opens, m.Refusals)
 		}
 	})
 }
 
-func printUsageOfJobs(w io.Writer, records []*xosv1.UsageRecord) {
-	table(w, "JOB\tACCOUNT\tNODE\tCOMMAND\tSTARTED\tUNTIL\tCPU\tPEAK\tREAD\tWRITTEN\tRECEIVED\tSENT\tPROGRAMS\tFILES\tREFUSED\tUNCOUNTED", func(row func(...any)) {
+func printRecords(w io.Writer, records []*xosv1.UsageRecord) {
+	table(w, "ID\tACCOUNT\tNODE\tCOMMAND\tSTARTED\tUNTIL\tCPU\tPEAK\tREAD\tWRITTEN\tRECEIVED\tSENT\tPROGRAMS\tFILES\tREFUSED\tUNCOUNTED", func(row func(...any)) {
 		for _, r := range records {
 			until := when(r.Until)
 			switch {
@@ -195,7 +212,11 @@ func printUsageOfJobs(w io.Writer, records []*xosv1.UsageRecord) {
 			case !r.Final:
 				until += " (running)"
 			}
-			row(r.Job, r.Account, r.Node, orDash(plain(r.Executable)), when(r.Started), until, cpuTime(r.CpuUserMicros+r.CpuSystemMicros),
+			what := orDash(plain(r.Executable))
+			if r.Stay != "" {
+				what = fmt.Sprintf("%d logins", r.Logins)
+			}
+			row(usage.ID(r), r.Account, r.Node, what, when(r.Started), until, cpuTime(r.CpuUserMicros+r.CpuSystemMicros),
 				size(r.MemoryPeakBytes), size(r.ReadBytes), size(r.WrittenBytes), size(r.ReceivedBytes), size(r.SentBytes),
 				r.Executions, r.Opens, r.Refusals, orDash(strings.Join(r.Uncounted, ",")))
 		}
@@ -205,20 +226,20 @@ func printUsageOfJobs(w io.Writer, records []*xosv1.UsageRecord) {
 func membersCSV(out io.Writer, members []usage.Sum) error {
 	w := csv.NewWriter(out)
 	w.Write([]string{"vo", "user", "jobs", "running", "incomplete", "wall_seconds", "cpu_user_seconds", "cpu_system_seconds", "memory_peak_bytes",
-		"read_bytes", "written_bytes", "received_bytes", "sent_bytes", "executions", "opens", "refusals"})
+		"read_bytes", "written_bytes", "received_bytes", "sent_bytes", "executions", "opens", "refusals", "stays", "here", "logins", "stayed_seconds"})
 	for _, m := range members {
 		w.Write(cells(string(m.VO), string(m.User), m.Jobs, m.Running, m.Incomplete, m.Wall, m.CPUUser, m.CPUSystem, m.MemoryPeak,
-			m.ReadBytes, m.WrittenBytes, m.ReceivedBytes, m.SentBytes, m.Executions, m.Opens, m.Refusals))
+			m.ReadBytes, m.WrittenBytes, m.ReceivedBytes, m.SentBytes, m.Executions, m.Opens, m.Refusals, m.Stays, m.Here, m.Logins, m.Stayed))
 	}
 	w.Flush()
 	return w.Error()
 }
 
-func jobsCSV(out io.Writer, records []*xosv1.UsageRecord) error {
+func recordsCSV(out io.Writer, records []*xosv1.UsageRecord) error {
 	w := csv.NewWriter(out)
 	w.Write([]string{"job", "vo", "user", "credential", "node", "name", "executable", "submitted", "started", "until", "final", "incomplete",
 		"wall_seconds", "cpu_user_seconds", "cpu_system_seconds", "memory_peak_bytes", "read_bytes", "written_bytes", "received_bytes", "sent_bytes",
-		"executions", "opens", "refusals", "uncounted"})
+		"executions", "opens", "refusals", "uncounted", "stay", "logins"})
 	for _, r := range records {
 		a, err := xos.ParseAccount(r.Account)
 		if err != nil {
@@ -227,7 +248,7 @@ func jobsCSV(out io.Writer, records []*xosv1.UsageRecord) error {
 		micros := func(n int64) time.Duration { return time.Duration(n) * time.Microsecond }
 		w.Write(cells(r.Job, string(a.VO), string(a.User), r.Credential, r.Node, r.Name, r.Executable, r.Submitted, r.Started, r.Until, r.Final, r.Incomplete,
 			usage.Wall(r), micros(r.CpuUserMicros), micros(r.CpuSystemMicros), r.MemoryPeakBytes, r.ReadBytes, r.WrittenBytes, r.ReceivedBytes, r.SentBytes,
-			r.Executions, r.Opens, r.Refusals, strings.Join(r.Uncounted, " ")))
+			r.Executions, r.Opens, r.Refusals, strings.Join(r.Uncounted, " "), r.Stay, r.Logins))
 	}
 	w.Flush()
 	return w.Error()

@@ -22,6 +22,8 @@ func TestUsageIsShown(t *testing.T) {
 		{Job: "core-1", Account: "alice@physics", Node: "node1", Credential: "77", Name: "=cmd()", Executable: "/bin/sim\x1b[2J\n", Started: timestamppb.New(begin),
 			Submitted: timestamppb.New(begin), Until: timestamppb.New(begin.Add(90 * time.Second)), Final: true, CpuUserMicros: 1500000, CpuSystemMicros: 250000,
 			MemoryPeakBytes: 3 << 20, SentBytes: 1 << 30, Executions: 4, Uncounted: []string{"opens", "disk"}},
+		{Stay: "stay:0123456789abcdef0123456789abcdef", Account: "alice@physics", Node: "node1", Logins: 3, Submitted: timestamppb.New(begin), Started: timestamppb.New(begin),
+			Until: timestamppb.New(begin.Add(time.Hour)), Final: true, Incomplete: true, Executions: 50, ReceivedBytes: 7},
 		{Job: "core-2", Account: "alice@physics", Node: "node1", Executable: "-x", Submitted: timestamppb.New(begin), Started: timestamppb.New(begin), Until: timestamppb.New(begin.Add(30 * time.Second))},
 	} {
 		sums.Add(r)
@@ -38,10 +40,13 @@ func TestUsageIsShown(t *testing.T) {
 		}
 		return out.String()
 	}
-	if text := shown(nil, usageForm{}); !strings.Contains(text, "physics  alice  2 (1 running)  2m0s  0:01.75  3.0 MiB") {
+	if text := shown(nil, usageForm{}); !strings.Contains(text, "physics  alice  2 (1 running)  2m0s  1 (1 of all incomplete)  3       1h0m0s  0:01.75  3.0 MiB") {
 		t.Error(text)
 	}
-	if text := shown(nil, usageForm{jobs: true}); strings.Contains(text, "\x1b") || !strings.Contains(text, "(running)") || !strings.Contains(text, "opens,disk") {
+	if text := shown(nil, usageForm{jobs: true}); strings.Contains(text, "\x1b") || !strings.Contains(text, "(running)") || strings.Contains(text, "stay:") || !strings.Contains(text, "opens,disk") {
+		t.Errorf("%q", text)
+	}
+	if text := shown(nil, usageForm{sessions: true}); strings.Contains(text, "core-") || !strings.Contains(text, "3 logins") || !strings.Contains(text, "(incomplete)") {
 		t.Errorf("%q", text)
 	}
 	var members []map[string]any
@@ -49,13 +54,13 @@ func TestUsageIsShown(t *testing.T) {
 		t.Errorf("%v, %v", members, err)
 	}
 	rows, err := csv.NewReader(strings.NewReader(shown(nil, usageForm{csv: true}))).ReadAll()
-	want := []string{"physics", "alice", "2", "1", "0", "120", "1.5", "0.25", "3145728", "0", "0", "0", "1073741824", "4", "0", "0"}
+	want := []string{"physics", "alice", "2", "1", "1", "120", "1.5", "0.25", "3145728", "0", "0", "7", "1073741824", "54", "0", "0", "1", "0", "3", "3600"}
 	if err != nil || len(rows) != 2 || !cmp.Equal(rows[1], want) {
 		t.Errorf("%v\n%q", err, rows)
 	}
 	rows, err = csv.NewReader(strings.NewReader(shown(nil, usageForm{csv: true, jobs: true}))).ReadAll()
 	want = []string{"core-1", "physics", "alice", "77", "node1", "'=cmd()", `/bin/sim\x1b[2J\n`, "2026-11-26T12:00:00Z", "2026-11-26T12:00:00Z", "2026-11-26T12:01:30Z",
-		"true", "false", "90", "1.5", "0.25", "3145728", "0", "0", "0", "1073741824", "4", "0", "0", "opens disk"}
+		"true", "false", "90", "1.5", "0.25", "3145728", "0", "0", "0", "1073741824", "4", "0", "0", "opens disk", "", "0"}
 	// By time: the one that still runs was counted first.
 	if err != nil || len(rows) != 3 || len(rows[0]) != len(want) || !cmp.Equal(rows[2], want) || rows[1][6] != "'-x" {
 		t.Errorf("%v\n%q", err, rows)

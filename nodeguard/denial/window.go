@@ -3,11 +3,10 @@ package denial
 import (
 	"cmp"
 	"context"
+	"maps"
 	"slices"
 	"strconv"
-	"strings"
 
-	"github.com/xtreemos/xos"
 	"github.com/xtreemos/xos/infra/audit"
 )
 
@@ -16,37 +15,36 @@ type Recorder interface {
 	Append(ctx context.Context, r audit.Record) error
 }
 
-// Names says what numbers mean.
-type Names interface {
-	// VO is "" for a number that is not known.
-	VO(num uint32) xos.VOName
-	Account(uid uint32) (xos.Account, bool)
-	// Hook gives a hook's name and aim.
-	Hook(id uint32) (name, aim string)
-	// Executable is the path of a file that a process runs, or "" if that has
-	// gone or runs another by now.
-	Executable(pid uint32, file File) string
-	// Job is that of a cgroup, or "".
-	Job(cgroup uint64) xos.JobID
-}
-
-// Bounds of one window. What is beyond is counted, not named.
+// Bounds of one window: of each VO, and of all together. What is beyond is
+// counted for its VO, not named. A VO's first line is always told, and one of
+// what was not named.
 const (
-	maxAtOnce = 50  // lines of new denials
-	maxKinds  = 200 // kinds of denials that are told apart
+	maxAtOnce = 25  // lines of a VO's new denials, and again of those repeated
+	maxKinds  = 100 // kinds of a VO's denials that are told apart
+	maxLines  = 200 // lines of all VOs' new denials, and again of those repeated
 )
 
 // kind is what makes two denials the same for a reader.
-type kind struct{ hook, vo, objectVO, uid, pid uint32 }
+type kind struct {
+	hook, objectVO, uid, pid uint32
+	endpoint                 Endpoint
+	device                   uint32 // that was asked for
+}
 
 // Window gathers denials for a while. It is not safe for concurrent use.
 type Window struct {
 	history Recorder
 	names   Names
-	repeats map[kind]*repeat
-	others  uint64
+	vos     map[uint32]*ofVO
 	lines   int
-	lost    uint64 // as last told
+	lost    map[uint32]uint64 // as last told
+}
+
+// ofVO is what a VO's processes were refused in a window.
+type ofVO struct {
+	repeats map[kind]*repeat
+	lines   int
+	others  uint64
 }
 
 type repeat struct {
@@ -54,121 +52,83 @@ type repeat struct {
 	count uint64 // beyond the one that has a line
 }
 
-// NewWindow makes an empty one. lost is how many denials the kernel had no room
-// for until now.
-func NewWindow(history Recorder, names Names, lost uint64) *Window {
-	return &Window{history: history, names: names, repeats: map[kind]*repeat{}, lost: lost}
+// NewWindow makes an empty one. lost is how many denials of each VO, by number,
+// the kernel has not told until now.
+func NewWindow(history Recorder, names Names, lost map[uint32]uint64) *Window {
+	return &Window{history: history, names: names, vos: map[uint32]*ofVO{}, lost: maps.Clone(lost)}
 }
 
 // Add takes a denial; it returns when a new one is on the disk.
 func (w *Window) Add(ctx context.Context, d Denial) error {
-	k := kind{d.Hook, d.VO, d.ObjectVO, d.UID, d.PID}
-	if r := w.repeats[k]; r != nil {
+	vo := w.of(d.VO)
+	k := kind{hook: d.Hook, objectVO: d.ObjectVO, uid: d.UID, pid: d.PID, endpoint: d.Endpoint}
+	if isProgram(d.Hook) {
+		k.device = d.Device
+	}
+	if r := vo.repeats[k]; r != nil {
 		r.last = d
 		r.count++
 		return nil
 	}
-	if len(w.repeats) >= maxKinds {
-		w.others++
+	if len(vo.repeats) >= maxKinds {
+		vo.others++
 		return nil
 	}
 	r := &repeat{last: d}
-	w.repeats[k] = r
-	if w.lines >= maxAtOnce {
+	vo.repeats[k] = r
+	if vo.lines >= maxAtOnce || vo.lines > 0 && w.lines >= maxLines {
 		r.count++ // told when the window ends
 		return nil
 	}
+	vo.lines++
 	w.lines++
 	return w.history.Append(ctx, w.record(d, 0))
 }
 
-// End tells what was repeated, and what the kernel had no room for, of which
+func (w *Window) of(num uint32) *ofVO {
+	vo := w.vos[num]
+	if vo == nil {
+		vo = &ofVO{repeats: map[kind]*repeat{}}
+		w.vos[num] = vo
+	}
+	return vo
+}
+
+// End tells what was repeated, and how many the kernel has not told, of which
 // lost is the number until now; then the next window begins.
-func (w *Window) End(ctx context.Context, lost uint64) error {
-	var again []*repeat
-	for _, r := range w.repeats {
-		if r.count > 0 {
-			again = append(again, r)
+func (w *Window) End(ctx context.Context, lost map[uint32]uint64) error {
+	for num, n := range lost {
+		if n != w.lost[num] {
+			w.of(num)
 		}
 	}
-	slices.SortFunc(again, func(a, b *repeat) int { return cmp.Compare(b.count, a.count) })
-	if len(again) > maxAtOnce {
-		for _, r := range again[maxAtOnce:] {
-			w.others += r.count
+	// Who was refused least is named first.
+	lines := 0
+	for _, num := range slices.SortedFunc(maps.Keys(w.vos), func(a, b uint32) int {
+		return cmp.Or(cmp.Compare(len(w.vos[a].repeats), len(w.vos[b].repeats)), cmp.Compare(a, b))
+	}) {
+		vo := w.vos[num]
+		again := slices.DeleteFunc(slices.Collect(maps.Values(vo.repeats)), func(r *repeat) bool { return r.count == 0 })
+		slices.SortFunc(again, func(a, b *repeat) int { return cmp.Compare(b.count, a.count) })
+		for i, r := range again {
+			if i >= maxAtOnce || lines >= maxLines {
+				vo.others += r.count
+				continue
+			}
+			lines++
+			if err := w.history.Append(ctx, w.record(r.last, r.count)); err != nil {
+				return err
+			}
 		}
-		again = again[:maxAtOnce]
-	}
-	for _, r := range again {
-		if err := w.history.Append(ctx, w.record(r.last, r.count)); err != nil {
-			return err
+		if vo.others == 0 && lost[num] == w.lost[num] {
+			continue
 		}
-	}
-	if w.others > 0 || lost != w.lost {
-		err := w.history.Append(ctx, audit.Record{Actor: "kernel", Action: "isolation", Reason: "refusals beyond those named",
-			Detail: map[string]string{"unnamed": strconv.FormatUint(w.others, 10), "lost": strconv.FormatUint(lost-w.lost, 10)}})
+		err := w.history.Append(ctx, audit.Record{Actor: "kernel", Action: "isolation", VO: w.names.VO(num), Reason: "refusals beyond those named",
+			Detail: map[string]string{"unnamed": strconv.FormatUint(vo.others, 10), "lost": strconv.FormatUint(lost[num]-w.lost[num], 10)}})
 		if err != nil {
 			return err
 		}
 	}
-	w.repeats, w.others, w.lines, w.lost = map[kind]*repeat{}, 0, 0, lost
+	w.vos, w.lines, w.lost = map[uint32]*ofVO{}, 0, maps.Clone(lost)
 	return nil
 }
-
-// record puts a denial into words. count is how often it was repeated.
-func (w *Window) record(d Denial, count uint64) audit.Record {
-	hook, aim := w.names.Hook(d.Hook)
-	r := audit.Record{Actor: "uid " + decimal(d.UID), Action: "isolation." + aim, VO: w.names.VO(d.VO),
-		Subject: w.object(d), Reason: "the kernel's check " + hook + " keeps VOs apart",
-		Detail: map[string]string{"rule": hook, "pid": decimal(d.PID), "command": d.Command}}
-	if a, ok := w.names.Account(d.UID); ok {
-		r.Actor, r.User = a.String(), a.User
-	}
-	if exe := w.names.Executable(d.PID, d.Executable); exe != "" {
-		r.Detail["executable"] = exe
-	} else if d.Executable.Inode != 0 {
-		r.Detail["executable"] = number(d.Executable.Device, d.Executable.Inode)
-	}
-	if job := w.names.Job(d.Cgroup); job != "" {
-		r.Detail["job"] = string(job)
-	}
-	if count > 0 {
-		r.Detail["repeated"] = strconv.FormatUint(count, 10)
-	}
-	return r
-}
-
-// object says what was asked for.
-func (w *Window) object(d Denial) string {
-	_, aim := w.names.Hook(d.Hook)
-	var b strings.Builder
-	switch aim {
-	case "signals", "debug", "scheduling":
-		b.WriteString("process " + strconv.FormatUint(d.Object, 10))
-	case "files", "exec", "guard":
-		b.WriteString(number(d.Device, d.Object))
-	case "sockets":
-		b.WriteString("unix socket")
-	case "ipc":
-		b.WriteString("IPC object " + strconv.FormatUint(d.Object, 10))
-	case "keys":
-		b.WriteString("key " + strconv.FormatUint(d.Object, 10))
-	default:
-		return aim
-	}
-	if a, ok := w.names.Account(d.ObjectUID); ok {
-		b.WriteString(" of " + a.String())
-	} else {
-		b.WriteString(" of uid " + decimal(d.ObjectUID))
-		if vo := w.names.VO(d.ObjectVO); vo != "" {
-			b.WriteString(" in VO " + string(vo))
-		}
-	}
-	return b.String()
-}
-
-// number names a file by its numbers.
-func number(device uint32, inode uint64) string {
-	return "file " + decimal(device>>20) + ":" + decimal(device&(1<<20-1)) + " inode " + strconv.FormatUint(inode, 10)
-}
-
-func decimal(n uint32) string { return strconv.FormatUint(uint64(n), 10) }

@@ -29,16 +29,16 @@ type AccountOf func(uid uint32) (xos.Account, bool)
 const window = 5 * time.Second
 
 // recordDenials writes what the programs refused into history. A refusal never
-// waits for it: what the ring buffer had no room for is counted there.
+// waits for it: what is not told is counted, for its VO.
 func (g *Guard) recordDenials(ctx context.Context, history Recorder, accountOf AccountOf) error {
-	r, err := ringbuf.NewReader(g.lsm.maps[bpf.LsmMapDenials])
+	r, err := ringbuf.NewReader(g.network.objs.Refusals)
 	if err != nil {
-		return xos.Errorf(xos.Internal, "reading the LSM programs' refusals: %w", err)
+		return xos.Errorf(xos.Internal, "reading what was refused: %w", err)
 	}
 	defer r.Close()
 	stop := context.AfterFunc(ctx, func() { r.Close() })
 	defer stop()
-	lost, err := g.lsm.count(uint32(bpf.LsmXosHookXOS_HOOKS))
+	lost, err := g.network.inLog.read()
 	if err != nil {
 		return err
 	}
@@ -58,13 +58,17 @@ func (g *Guard) recordDenials(ctx context.Context, history Recorder, accountOf A
 		}
 		over := errors.Is(err, os.ErrClosed)
 		if err != nil && !over && !errors.Is(err, os.ErrDeadlineExceeded) {
-			return xos.Errorf(xos.Internal, "reading the LSM programs' refusals: %w", err)
+			return xos.Errorf(xos.Internal, "reading what was refused: %w", err)
 		}
 		if over || !time.Now().Before(end) {
 			end = time.Now().Add(window)
-			lost, err := g.lsm.count(uint32(bpf.LsmXosHookXOS_HOOKS))
+			now, err := g.network.lost()
 			if err == nil {
-				err = w.End(context.WithoutCancel(ctx), lost)
+				err = w.End(context.WithoutCancel(ctx), now)
+			}
+			if err == nil {
+				err = g.network.inLog.note(lost, now)
+				lost = now
 			}
 			if err != nil {
 				g.log.Error("refusals are not in the log", "error", err)
@@ -76,7 +80,7 @@ func (g *Guard) recordDenials(ctx context.Context, history Recorder, accountOf A
 	}
 }
 
-// count reads one of the programs' counts: a hook's denials, or those lost.
+// count reads how often a hook denied.
 func (l *lsm) count(what uint32) (n uint64, err error) {
 	if err := l.maps[bpf.LsmMapLsmCounts].Lookup(what, &n); err != nil {
 		return 0, xos.Errorf(xos.Unavailable, "reading count %d of the LSM programs: %w", what, err)
@@ -119,6 +123,9 @@ func (w words) Hook(id uint32) (name, aim string) {
 		if uint32(h.id) == id {
 			return h.name, h.aim
 		}
+	}
+	if p, ok := programs[bpf.VonetXosProgram(id)]; ok {
+		return p.name, p.aim
 	}
 	return "?", "?"
 }

@@ -13,6 +13,31 @@ import (
 	"github.com/xtreemos/xos/session"
 )
 
+// loadAny loads the programs, or what this kernel takes of them: without what
+// cannot be taken over of a predecessor's, or without reading the kernel's
+// memory (lockdown, no BTF), so that refusals are told without executables.
+func (n *network) loadAny(spec *ebpf.CollectionSpec, opts *ebpf.CollectionOptions) error {
+	err := n.load(spec, opts)
+	if errors.Is(err, ebpf.ErrMapIncompatible) {
+		n.anew = true
+		for _, name := range []string{bpf.VonetMapTellings, bpf.VonetMapRefusals} {
+			os.Remove(filepath.Join(opts.Maps.PinPath, name))
+		}
+		err = n.load(spec, opts)
+	}
+	if err == nil {
+		return nil
+	}
+	if spec.Variables["may_read"].Set(uint32(0)) != nil {
+		return err
+	}
+	opts.Programs.KernelTypes = spec.Types // where nothing is read, nothing need be found
+	if n.load(spec, opts) != nil {
+		return err
+	}
+	return nil
+}
+
 // load loads the programs of the network, and then those without which it does.
 func (n *network) load(spec *ebpf.CollectionSpec, opts *ebpf.CollectionOptions) error {
 	needed := spec.Copy()
@@ -33,7 +58,7 @@ func (n *network) load(spec *ebpf.CollectionSpec, opts *ebpf.CollectionOptions) 
 		for _, m := range one.Maps {
 			m.Pinning = ebpf.PinNone // they are there
 		}
-		got, err := ebpf.NewCollectionWithOptions(one, ebpf.CollectionOptions{MapReplacements: c.Maps})
+		got, err := ebpf.NewCollectionWithOptions(one, ebpf.CollectionOptions{MapReplacements: c.Maps, Programs: opts.Programs})
 		if err != nil {
 			return nil, xos.Errorf(xos.NotSupported, "this kernel refuses the program %s: %w", name, err)
 		}
@@ -52,6 +77,7 @@ func (n *network) load(spec *ebpf.CollectionSpec, opts *ebpf.CollectionOptions) 
 	for name, to := range map[string]**ebpf.Map{
 		bpf.VonetMapCounts: &n.objs.Counts, bpf.VonetMapIsolation: &n.objs.Isolation, bpf.VonetMapProbe: &n.objs.Probe,
 		bpf.VonetMapVoOfSocket: &n.objs.VoOfSocket, bpf.VonetMapVoOfUid: &n.objs.VoOfUid,
+		bpf.VonetMapTellings: &n.objs.Tellings, bpf.VonetMapRefusals: &n.objs.Refusals,
 	} {
 		*to = c.DetachMap(name)
 	}

@@ -203,26 +203,50 @@ func readSmall(proc *os.Root, name string) (string, error) {
 
 // refusals gives what each VO was refused, by name.
 func (g *Guard) refusals() ([]*xosv1.GuardVO, error) {
-	if g.lsm == nil {
+	if g.network == nil || g.labels == nil {
 		return nil, nil
 	}
-	var list []*xosv1.GuardVO
-	var num uint32
-	var tally bpf.LsmXosTally
-	all := g.lsm.maps[bpf.LsmMapLsmTallies].Iterate()
-	for all.Next(&num, &tally) {
-		vo := &xosv1.GuardVO{Vo: string(g.labels.names.vo(num)), ByAim: map[string]uint64{}}
-		for _, h := range hooks {
-			if n := tally.Denied[h.id]; n > 0 {
-				vo.Refused += n
-				vo.ByAim[h.aim] += n
+	told, err := g.network.tellings()
+	if err != nil {
+		return nil, err
+	}
+	vos := map[uint32]*xosv1.GuardVO{}
+	for num, t := range told {
+		vo := &xosv1.GuardVO{Vo: string(g.labels.names.vo(num)), ByAim: map[string]uint64{}, Lost: t.Lost}
+		add(vo, aimNetwork, t.Network)
+		add(vo, aimDevices, t.Devices)
+		vos[num] = vo
+	}
+	if g.lsm != nil {
+		var num uint32
+		var tally bpf.LsmXosTally
+		all := g.lsm.maps[bpf.LsmMapLsmTallies].Iterate()
+		for all.Next(&num, &tally) {
+			if vos[num] == nil {
+				continue // it came just now
+			}
+			for _, h := range hooks {
+				add(vos[num], h.aim, tally.Denied[h.id])
 			}
 		}
-		list = append(list, vo)
+		if err := all.Err(); err != nil {
+			return nil, xos.Errorf(xos.Unavailable, "reading what VOs were refused: %w", err)
+		}
 	}
-	if err := all.Err(); err != nil {
-		return nil, xos.Errorf(xos.Unavailable, "reading what VOs were refused: %w", err)
+	var list []*xosv1.GuardVO
+	for _, vo := range vos {
+		if vo.Vo != "" || vo.Refused > 0 || vo.Lost > 0 { // nobody's only if there is something
+			list = append(list, vo)
+		}
 	}
 	slices.SortFunc(list, func(a, b *xosv1.GuardVO) int { return strings.Compare(a.Vo, b.Vo) })
 	return list, nil
+}
+
+// add adds to what a VO was refused.
+func add(vo *xosv1.GuardVO, aim string, n uint64) {
+	if n > 0 {
+		vo.Refused += n
+		vo.ByAim[aim] += n
+	}
 }

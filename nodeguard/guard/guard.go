@@ -117,7 +117,8 @@ func New(cfg Config, log *slog.Logger) (*Guard, error) {
 	g.note("limits of logins", g.logins.have)
 	g.note("hidepid", g.probeNamespace())
 	taken := whole(cfg.PinDir)
-	g.network, err = loadNetwork(filepath.Join(root, cfg.NetworkCgroup), cfg.PinDir)
+	depth, unknown := depthOfVOs(filepath.Join(root, cfg.Subtree))
+	g.network, err = loadNetwork(filepath.Join(root, cfg.NetworkCgroup), cfg.PinDir, belowVO(depth))
 	if err == nil {
 		g.labels, err = newLabels(g.network, root, cfg.Subtree, cfg.PinDir)
 	}
@@ -126,9 +127,13 @@ func New(cfg Config, log *slog.Logger) (*Guard, error) {
 	}
 	g.note("network", err)
 	g.note("devices", g.network.fireDevices())
-	g.startMeter(cfg)
+	if unknown == nil {
+		g.startMeter(cfg, depth)
+	} else {
+		g.note("accounting", unknown)
+	}
 	if g.labels != nil {
-		g.startLSM(cfg.PinDir, taken)
+		g.startLSM(cfg.PinDir, taken && !g.network.anew)
 	}
 	g.level = conclude(g.features)
 	return g, nil
@@ -161,7 +166,7 @@ func (g *Guard) startLSM(pinDir string, taken bool) {
 
 // startMeter puts the accounting programs in force. Nothing is decided by them:
 // the level does not depend on it.
-func (g *Guard) startMeter(cfg Config) {
+func (g *Guard) startMeter(cfg Config, depth uint32) {
 	root := g.cgroups.root
 	jobs, all, logins := filepath.Join(root, cfg.Subtree), filepath.Join(root, cfg.NetworkCgroup), filepath.Join(root, "user.slice")
 	if cfg.NetworkCgroup != "" {
@@ -171,7 +176,7 @@ func (g *Guard) startMeter(cfg Config) {
 		logins = "" // none, or seen with the jobs
 	}
 	var err error
-	g.meter, err = newMeter(jobs, logins, all, cfg.PinDir, g.log)
+	g.meter, err = newMeter(jobs, logins, all, cfg.PinDir, depth, g.log)
 	g.note("accounting", err)
 	if err == nil {
 		g.note("accounting of opens", g.meter.opens)

@@ -74,6 +74,10 @@ func act(args []string) int {
 		return 0
 	case "repeat":
 		return repeat(network, address)
+	case "linger":
+		return linger(network)
+	case "batter":
+		return batter(network, address)
 	}
 	if verb == "socket" {
 		protocol, _ := strconv.Atoi(network)
@@ -131,6 +135,13 @@ type stage struct {
 
 func newStage(t *testing.T) stage {
 	t.Helper()
+	return newStageOf(t, "net")
+}
+
+// newStageOf has the network programs see a part of the stage's cgroup, "" for
+// all, jobs' cgroups too.
+func newStageOf(t *testing.T, seen string) stage {
+	t.Helper()
 	need.Root(t)
 	root := ""
 	for _, c := range []string{"/sys/fs/cgroup", "/sys/fs/cgroup/unified"} {
@@ -174,7 +185,7 @@ func newStage(t *testing.T) stage {
 			unix.Unmount(at, unix.MNT_DETACH)
 		}
 	})
-	cfg := guard.Config{CgroupRoot: root, Subtree: name, NetworkCgroup: inNet, PinDir: pins, Run: run, Scratch: []string{scratch}}
+	cfg := guard.Config{CgroupRoot: root, Subtree: name, NetworkCgroup: filepath.Join(name, seen), PinDir: pins, Run: run, Scratch: []string{scratch}}
 	g, err := guard.New(cfg, slog.New(slog.NewTextHandler(io.Discard, nil)))
 	if err != nil {
 		t.Fatal(err)

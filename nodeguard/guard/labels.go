@@ -23,6 +23,7 @@ type labels struct {
 	root, subtree string // of the VOs' cgroups
 	uids          *ebpf.Map
 	names         names
+	keep          func(vo uint32) error // makes place to tell of a VO
 
 	mu       sync.Mutex
 	cgroups  *ebpf.Map             // nil without LSM programs
@@ -44,8 +45,39 @@ func newLabels(n *network, root, subtree, pinDir string) (*labels, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &labels{root: root, subtree: subtree, uids: n.objs.VoOfUid, names: names, vos: map[xos.VOName]uint32{}, accounts: map[uint32]xos.Account{},
-		slices: map[string]uint64{}, jobs: map[uint64]jobLabel{}}, nil
+	l := &labels{root: root, subtree: subtree, uids: n.objs.VoOfUid, names: names, keep: n.keep, vos: map[xos.VOName]uint32{}, accounts: map[uint32]xos.Account{},
+		slices: map[string]uint64{}, jobs: map[uint64]jobLabel{}}
+	if err := l.recall(); err != nil {
+		names.close()
+		return nil, err
+	}
+	return l, nil
+}
+
+// recall makes place to tell of the VOs, and knows the jobs, that a predecessor
+// knew.
+func (l *labels) recall() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	all, err := l.names.all()
+	if err != nil {
+		return err
+	}
+	for _, vo := range all {
+		if _, err := l.known(vo); err != nil {
+			return err
+		}
+	}
+	dirs, err := filepath.Glob(filepath.Join(l.root, l.subtree, "vo-*", "job-*"))
+	if err != nil {
+		return err
+	}
+	for _, dir := range dirs {
+		if err := l.remember(dir, xos.JobID(strings.TrimPrefix(filepath.Base(dir), "job-"))); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
 }
 
 // known gives a VO's number, and makes place to count what it is refused. l.mu
@@ -56,6 +88,9 @@ func (l *labels) known(vo xos.VOName) (uint32, error) {
 	}
 	num, err := l.names.number(vo)
 	if err != nil {
+		return 0, err
+	}
+	if err := l.keep(num); err != nil {
 		return 0, err
 	}
 	if l.tallies != nil {
@@ -88,14 +123,16 @@ func (l *labels) job(path string, vo xos.VOName, job xos.JobID) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	num, err := l.known(vo)
-	if err != nil || l.cgroups == nil {
+	if err != nil {
 		return err
 	}
 	dir := filepath.Join(l.root, path)
-	if _, err = l.put(filepath.Dir(dir), bpf.LsmXosCgroup{Vo: num}); err == nil {
-		err = l.remember(dir, job)
+	if l.cgroups != nil {
+		if _, err := l.put(filepath.Dir(dir), bpf.LsmXosCgroup{Vo: num}); err != nil {
+			return err
+		}
 	}
-	return err
+	return l.remember(dir, job)
 }
 
 // manyJobs is how many cgroups of jobs are known by number before those that

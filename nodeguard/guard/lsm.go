@@ -29,10 +29,11 @@ type lsm struct {
 }
 
 // persistent are maps that a successor takes over.
-var persistent = []string{bpf.LsmMapLsmProbe, bpf.LsmMapVoOfCgroup, bpf.LsmMapLsmCounts, bpf.LsmMapLsmTallies, bpf.LsmMapDenials}
+var persistent = []string{bpf.LsmMapLsmProbe, bpf.LsmMapVoOfCgroup, bpf.LsmMapLsmCounts, bpf.LsmMapLsmTallies}
 
 // newLSM makes the programs' maps, or takes over a predecessor's. The programs
-// know uids, and what VOs share, by the maps of the network programs, and count
+// know uids, and what VOs share, by the maps of the network programs, tell of
+// refusals as they do, and count
 // for each job in used, which may be nil.
 func newLSM(n *network, used *ebpf.Map, pinDir string) (*lsm, error) {
 	spec, err := bpf.LoadLsm()
@@ -77,7 +78,7 @@ func (l *lsm) start(taken bool) error {
 // whole reports whether all maps of a predecessor are there to be taken over.
 // Without one of them its programs look at what nobody fills any more.
 func whole(pinDir string) bool {
-	for _, name := range append([]string{bpf.LsmMapVoOfUid, bpf.LsmMapIsolation, bpf.LsmMapUsed}, persistent...) {
+	for _, name := range append(append([]string{bpf.LsmMapUsed}, networkMaps...), persistent...) {
 		if !exists(filepath.Join(pinDir, name)) {
 			return false
 		}
@@ -118,14 +119,17 @@ func (l *lsm) dropOthers(mark string) {
 			os.Remove(pin)
 		}
 	}
-	os.Remove(filepath.Join(l.pinDir, "policies")) // a map that earlier versions had
+	for _, old := range []string{"policies", "denials"} { // maps that earlier versions had
+		os.Remove(filepath.Join(l.pinDir, old))
+	}
 }
 
 // makeMaps makes the maps, or takes over those of a predecessor. One whose
 // layout has changed is made anew: labels of uids, which nothing else can give
 // back, are not among them.
 func (l *lsm) makeMaps(n *network, used *ebpf.Map) error {
-	others := map[string]*ebpf.Map{bpf.LsmMapVoOfUid: n.objs.VoOfUid, bpf.LsmMapIsolation: n.objs.Isolation}
+	others := map[string]*ebpf.Map{bpf.LsmMapVoOfUid: n.objs.VoOfUid, bpf.LsmMapIsolation: n.objs.Isolation,
+		bpf.LsmMapTellings: n.objs.Tellings, bpf.LsmMapRefusals: n.objs.Refusals}
 	if used != nil {
 		others[bpf.LsmMapUsed] = used
 	}

@@ -61,17 +61,13 @@ var figureMaps = []string{bpf.AccountMapUsed, "owner_of_used"}
 
 // newMeter puts the programs in force, or takes over a predecessor's. jobs and
 // logins are the cgroups whose sockets are counted, all the one where refused
-// connections are.
-func newMeter(jobs, logins, all, pinDir string, log *slog.Logger) (*meter, error) {
+// connections are, depth that of the VOs' cgroups.
+func newMeter(jobs, logins, all, pinDir string, depth uint32, log *slog.Logger) (*meter, error) {
 	spec, err := bpf.LoadAccount()
 	if err != nil {
 		return nil, xos.Errorf(xos.Internal, "reading the accounting programs: %w", err)
 	}
-	vo, err := depthBelow(spec, jobs)
-	if err != nil {
-		return nil, err
-	}
-	if err := spec.Variables["base"].Set(vo - uint32(bpfVODepth)); err != nil {
+	if err := spec.Variables["base"].Set(depth - uint32(bpfVODepth)); err != nil {
 		return nil, xos.Errorf(xos.Internal, "telling the accounting programs where they are: %w", err)
 	}
 	m := &meter{log: log, whos: map[owner]bpf.AccountXosWho{}}
@@ -95,9 +91,21 @@ func newMeter(jobs, logins, all, pinDir string, log *slog.Logger) (*meter, error
 // bpfVODepth is XOS_ACCOUNT_VO of bpf/account.h.
 const bpfVODepth = 2
 
-// depthBelow tells how deep a cgroup in dir is in the kernel's own view, which
+// belowVO is the depth of jobs' cgroups, 0 if that of their VO's is not known.
+func belowVO(depth uint32) uint32 {
+	if depth == 0 {
+		return 0
+	}
+	return depth + 1
+}
+
+// depthOfVOs tells how deep a cgroup in dir is in the kernel's own view, which
 // a container's file system does not show. It proves that tracepoints fire.
-func depthBelow(spec *ebpf.CollectionSpec, dir string) (depth uint32, err error) {
+func depthOfVOs(dir string) (depth uint32, err error) {
+	spec, err := bpf.LoadAccount()
+	if err != nil {
+		return 0, xos.Errorf(xos.Internal, "reading the accounting programs: %w", err)
+	}
 	c, err := ebpf.NewCollection(only(spec, "xos_depth"))
 	if err != nil {
 		return 0, xos.Errorf(xos.NotSupported, "this kernel refuses the accounting programs: %w", err)

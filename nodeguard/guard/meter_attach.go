@@ -41,6 +41,7 @@ func (m *meter) attach(spec *ebpf.CollectionSpec, jobs, logins, all string, take
 		{"xos_refused_connect6", all, "refused_connect6", ebpf.AttachCGroupInet6Connect},
 		{"xos_refused_sendmsg4", all, "refused_sendmsg4", ebpf.AttachCGroupUDP4Sendmsg},
 		{"xos_refused_sendmsg6", all, "refused_sendmsg6", ebpf.AttachCGroupUDP6Sendmsg},
+		{"xos_refused_device", all, "refused_device", ebpf.AttachCGroupDevice},
 	} {
 		if p.dir == "" {
 			continue

@@ -80,4 +80,19 @@ func (n names) vo(num uint32) xos.VOName {
 	return xos.VOName(text)
 }
 
+// all gives the VOs that have numbers.
+func (n names) all() (list []xos.VOName, err error) {
+	var num uint32
+	var of name
+	all := n.of.Iterate()
+	for all.Next(&num, &of) {
+		text, _, _ := bytes.Cut(of[:], []byte{0})
+		list = append(list, xos.VOName(text))
+	}
+	if err := all.Err(); err != nil {
+		return nil, xos.Errorf(xos.Unavailable, "listing the numbers of VOs: %w", err)
+	}
+	return list, nil
+}
+
 func (n names) close() error { return n.of.Close() }

@@ -20,30 +20,53 @@ type network struct {
 	objs   bpf.VonetObjects
 	links  []link.Link
 	pinned bool // maps and links outlive this process
-	ask    *ebpf.Program
+	// anew: of a predecessor's maps some could not be taken over.
+	anew  bool
+	inLog inLog
+	ask   *ebpf.Program
 	// devices says why they are everybody's here.
 	devices error
 }
 
+// networkMaps are what a successor takes over.
+var networkMaps = []string{bpf.VonetMapVoOfUid, bpf.VonetMapVoOfSocket, bpf.VonetMapIsolation, bpf.VonetMapTellings, bpf.VonetMapRefusals}
+
 // loadNetwork loads the programs and attaches them, or takes over the maps of
 // a predecessor and replaces its programs: at no time is the machine without.
-// Where no bpffs is to be had, the programs end with this process.
-func loadNetwork(cgroup, pinDir string) (*network, error) {
+// Where no bpffs is to be had, the programs end with this process. depth is that
+// of jobs' cgroups, 0 if it is not known.
+func loadNetwork(cgroup, pinDir string, depth uint32) (*network, error) {
 	pinned := preparePins(pinDir) == nil
 	spec, err := bpf.LoadVonet()
 	if err != nil {
 		return nil, xos.Errorf(xos.Internal, "reading the network programs: %w", err)
 	}
+	if err := spec.Variables["depth_of_job"].Set(depth); err != nil {
+		return nil, xos.Errorf(xos.Internal, "telling the network programs where jobs are: %w", err)
+	}
 	opts := &ebpf.CollectionOptions{}
 	if pinned {
 		opts.Maps.PinPath = pinDir
-		for _, name := range []string{bpf.VonetMapVoOfUid, bpf.VonetMapVoOfSocket, bpf.VonetMapIsolation} {
+		for _, name := range networkMaps {
 			spec.Maps[name].Pinning = ebpf.PinByName
 		}
 	}
 	n := &network{pinned: pinned}
-	if err := n.load(spec, opts); err != nil {
+	if err := n.loadAny(spec, opts); err != nil {
 		return nil, xos.Errorf(xos.NotSupported, "this kernel refuses the network programs: %w", err)
+	}
+	if n.anew { // it is of the counts that are gone
+		os.Remove(filepath.Join(pinDir, "lost_in_log"))
+	}
+	if n.inLog, err = openInLog(pinDir, pinned); err == nil {
+		err = n.keep(bpfSystem)
+	}
+	if err == nil {
+		err = n.keep(bpfStranger)
+	}
+	if err != nil {
+		n.close()
+		return nil, err
 	}
 	for _, p := range []struct {
 		name   string
@@ -150,6 +173,9 @@ func (n *network) close() error {
 	var errs []error
 	for _, l := range n.links {
 		errs = append(errs, l.Close())
+	}
+	if n.inLog.m != nil {
+		errs = append(errs, n.inLog.m.Close())
 	}
 	return errors.Join(append(errs, n.objs.Close())...)
 }

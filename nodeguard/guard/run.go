@@ -15,8 +15,9 @@ import (
 // every is how often all measures are fired.
 const every = time.Minute
 
-// Run keeps the labels of logins' cgroups and the records of logins right, fires the measures again and
-// again, and writes into the log of decisions what the LSM programs refused,
+// Run keeps the labels of logins' cgroups and the records of logins right, fires
+// the measures again and again, and writes into the log of decisions what the
+// programs refused,
 // until ctx ends. What is in force stays in force without it. accountOf names
 // those who logged in before this process came; nil knows none.
 func (g *Guard) Run(ctx context.Context, history Recorder, accountOf AccountOf) error {
@@ -25,6 +26,8 @@ func (g *Guard) Run(ctx context.Context, history Recorder, accountOf AccountOf) 
 	group.Go(func() error { return keepRecords(ctx, g.log, g.ledgers(accountOf), every) })
 	if g.lsm != nil {
 		group.Go(func() error { return g.watchSlices(ctx) })
+	}
+	if g.labels != nil {
 		group.Go(func() error { return g.recordDenials(ctx, history, accountOf) })
 	}
 	return group.Wait()

@@ -10,7 +10,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/xtreemos/xos"
-	"github.com/xtreemos/xos/bpf"
 	"github.com/xtreemos/xos/nodeguard"
 	"github.com/xtreemos/xos/session"
 )
@@ -152,7 +151,7 @@ func (g *Guard) Counts() (names []string, counts []uint64, err error) {
 		return nil, nil, nil
 	}
 	// In the order of enum xos_count.
-	for i, name := range []string{"connections allowed", "refused: another VO's port", "refused: no VO known", "refused: protocol", "connections allowed: shared with another VO", "refused: device"} {
+	for i, name := range []string{"connections allowed", "refused: another VO's port", "refused: no VO known", "refused: protocol", "connections allowed: shared with another VO", "refused: device", "refused: no memory for a label"} {
 		var each []uint64
 		if err := g.network.objs.Counts.Lookup(uint32(i), &each); err != nil {
 			return nil, nil, xos.Errorf(xos.Unavailable, "reading count %s: %w", strconv.Itoa(i), err)
@@ -163,20 +162,26 @@ func (g *Guard) Counts() (names []string, counts []uint64, err error) {
 		}
 		names, counts = append(names, name), append(counts, sum)
 	}
-	if g.lsm == nil {
-		return names, counts, nil
-	}
-	refused := map[string]uint64{}
-	for _, h := range hooks {
-		n, err := g.lsm.count(uint32(h.id))
-		if err != nil {
-			return nil, nil, err
+	if g.lsm != nil {
+		refused := map[string]uint64{}
+		for _, h := range hooks {
+			n, err := g.lsm.count(uint32(h.id))
+			if err != nil {
+				return nil, nil, err
+			}
+			refused[h.aim] += n
 		}
-		refused[h.aim] += n
+		for _, aim := range aims() {
+			names, counts = append(names, "refused by the kernel's checks: "+aim), append(counts, refused[aim])
+		}
 	}
-	for _, aim := range aims() {
-		names, counts = append(names, "refused by the kernel's checks: "+aim), append(counts, refused[aim])
+	lost, err := g.network.lost()
+	if err != nil {
+		return nil, nil, err
 	}
-	lost, err := g.lsm.count(uint32(bpf.LsmXosHookXOS_HOOKS))
-	return append(names, "refused, and too many at once to be in the log"), append(counts, lost), err
+	var sum uint64
+	for _, n := range lost {
+		sum += n
+	}
+	return append(names, "refused, and too many at once to be in the log"), append(counts, sum), nil
 }

@@ -59,7 +59,7 @@ var counters = []counter{
 	{name: netOut, kind: "counter", help: "Bytes of IP packets sent, headers included."},
 	{name: execs, kind: "counter", help: "Programs executed."},
 	{name: opens, kind: "counter", help: "Files opened, programs and their libraries included."},
-	{name: refused, kind: "counter", help: "What was refused for the sake of other VOs: sockets and connections, and what the kernel's checks refuse at level A."},
+	{name: refused, kind: "counter", help: "What was refused for the sake of other VOs: sockets, connections and devices, and what the kernel's checks refuse at level A."},
 }
 
 const (
@@ -101,8 +101,7 @@ func (g *Guard) Usage() ([]Usage, error) {
 		return list, nil
 	}
 	for uid, a := range g.meter.users() {
-		dir := filepath.Join(g.cgroups.root, "user.slice", "user-"+strconv.FormatUint(uid, 10)+".slice")
-		list = append(list, Usage{VO: string(a.VO), User: string(a.User), Counts: g.count(bpf.AccountXosKindXOS_OF_USER, string(a.VO), string(a.User), dir)})
+		list = append(list, Usage{VO: string(a.VO), User: string(a.User), Counts: g.count(bpf.AccountXosKindXOS_OF_USER, string(a.VO), string(a.User), g.sliceOf(uint32(uid)))})
 	}
 	return list, nil
 }

@@ -21,15 +21,23 @@ var _ nodeguard.Meter = (*Guard)(nil)
 
 // Used implements nodeguard.Meter.
 func (g *Guard) Used(_ context.Context, a xos.Account, job xos.JobID) (nodeguard.Used, error) {
-	var u nodeguard.Used
 	path, err := g.cgroups.path(a.VO, job)
 	if err != nil {
-		return u, err
+		return nodeguard.Used{}, err
 	}
-	dir := filepath.Join(g.cgroups.root, path)
+	u, cpu, counted, err := g.usedOf(bpf.AccountXosKindXOS_OF_JOB, a.VO, string(job), filepath.Join(g.cgroups.root, path))
+	if err == nil && !cpu && !counted {
+		err = xos.Errorf(xos.NotFound, "nothing is known of what job %s uses", job)
+	}
+	return u, err
+}
+
+// usedOf reads the figures of a cgroup and of the meter, and says of each whether
+// it has any.
+func (g *Guard) usedOf(kind bpf.AccountXosKind, vo xos.VOName, name, dir string) (u nodeguard.Used, cpu, counted bool, err error) {
 	files := map[string]float64{}
 	readCgroup(dir, files)
-	_, cpu := files[cpuUser]
+	_, cpu = files[cpuUser]
 	peak, memory := files[memoryPeak]
 	_, disks := files[ioRead]
 	u.CPUUser, u.CPUSystem = seconds(files[cpuUser]), seconds(files[cpuSystem])
@@ -37,14 +45,10 @@ func (g *Guard) Used(_ context.Context, a xos.Account, job xos.JobID) (nodeguard
 	u.Read, u.Written = uint64(files[ioRead]), uint64(files[ioWritten])
 
 	var n bpf.AccountXosUsed
-	counted := false
 	if g.meter != nil {
-		if n, counted, err = g.meter.withAlive(bpf.AccountXosKindXOS_OF_JOB, a.VO, string(job), dir); err != nil {
-			return u, err
+		if n, counted, err = g.meter.withAlive(kind, vo, name, dir); err != nil {
+			return u, cpu, counted, err
 		}
-	}
-	if !cpu && !counted {
-		return u, xos.Errorf(xos.NotFound, "nothing is known of what job %s uses", job)
 	}
 	u.NetIn, u.NetOut, u.Execs, u.Opens, u.Refused = n.NetIn, n.NetOut, n.Execs, n.Opens, n.Refused
 	if !disks {
@@ -59,7 +63,7 @@ func (g *Guard) Used(_ context.Context, a xos.Account, job xos.JobID) (nodeguard
 			u.Uncounted = append(u.Uncounted, of.name)
 		}
 	}
-	return u, nil
+	return u, cpu, counted, nil
 }
 
 func seconds(n float64) time.Duration { return time.Duration(n*1e6) * time.Microsecond }

@@ -19,10 +19,16 @@ func (s *Service) begin(l *login) error {
 	if err := writeRecord(s.sessionPath(l.ID), l); err != nil {
 		return err
 	}
+	if s.Stays != nil {
+		s.Stays.Began(l.Session)
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.ctx.Err() != nil {
 		os.Remove(s.sessionPath(l.ID))
+		if s.Stays != nil {
+			s.Stays.Ended(l.Session)
+		}
 		return xos.Errorf(xos.Unavailable, "the session service is restarting").WithHint("log in again")
 	}
 	s.sessions[l.ID] = l
@@ -125,6 +131,9 @@ func (s *Service) end(l *login, why string) {
 	s.mu.Unlock()
 	if err := os.Remove(s.sessionPath(l.ID)); err != nil && !errors.Is(err, os.ErrNotExist) {
 		s.Log.Error("removing a session's record", "session", l.ID, "error", err)
+	}
+	if s.Stays != nil {
+		s.Stays.Ended(l.Session)
 	}
 	s.Log.Info("session ended", "session", l.ID, "account", l.Identity.Account, "why", why)
 	if p != nil {

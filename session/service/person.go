@@ -134,6 +134,9 @@ func (s *Service) adopt() error {
 		}
 		s.sessions[l.ID] = &l
 		p.uses++
+		if s.Stays != nil {
+			s.Stays.Adopted(l.Session)
+		}
 		return nil
 	})
 	if err != nil {

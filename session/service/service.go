@@ -71,6 +71,14 @@ type Auditor interface {
 	Query(f audit.Filter) ([]audit.Entry, error)
 }
 
+// Stays is told of each session that begins or ends, for what is kept of who used
+// this machine. It does not wait for others.
+type Stays interface {
+	Began(session.Session)
+	Adopted(session.Session)
+	Ended(session.Session)
+}
+
 // Deps are what the service works with. It closes none of them.
 type Deps struct {
 	Verifier *credential.Verifier
@@ -82,6 +90,7 @@ type Deps struct {
 	// Credentials are the core's, called with this machine's certificate.
 	Credentials Certifier
 	Audit       Auditor
+	Stays       Stays // may be nil
 	// Reachable says whether the core answered last, Jobs how many run here.
 	Reachable func() bool
 	Jobs      func() int

@@ -54,6 +54,7 @@ type stage struct {
 	subids                                 account.Pool
 	search                                 func([]residue.Subject) residue.Report
 	auditor                                service.Auditor
+	diary                                  diary
 	// first and last bound the ids, where a test wants few; log is the service's.
 	first, last uint32
 	log         *slog.Logger
@@ -109,7 +110,7 @@ func (s *stage) start() {
 	s.born, _ = process.Now()
 	s.Service, err = service.New(service.Config{Node: "node1", Run: s.run, Homes: filepath.Join(s.dir, "home"), Linger: cmp.Or(s.linger, 100*time.Millisecond), Tend: cmp.Or(s.tend, 50*time.Millisecond), Idle: s.idle, Retire: cmp.Or(s.retire, 20*time.Millisecond)},
 		service.Deps{Verifier: s.ca.Verifier(), Bundle: s.ca.Bundle, Policy: policy, Accounts: s.accounts, Guard: s.guard, Mounter: s.mounts,
-			Credentials: s.core.client(), Audit: s.auditor, Reachable: func() bool { return true }, Jobs: func() int { return 0 }, Now: s.now,
+			Credentials: s.core.client(), Audit: s.auditor, Stays: &s.diary, Reachable: func() bool { return true }, Jobs: func() int { return 0 }, Now: s.now,
 			Search: s.hunt, Log: s.log})
 	if err != nil {
 		s.Fatal(err)

@@ -3,6 +3,7 @@ package e2e
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"strings"
 	"testing"
 	"time"
@@ -37,6 +38,17 @@ func TestRootAudit(t *testing.T) {
 	if out := root("xos audit list --node --vo elsewhere", 0); strings.Contains(out, "olga") {
 		t.Errorf("another VO's: %s", out)
 	}
+	// What the kernel refused is there too, of her session and of her job.
+	const socket = `perl -e "exit 7 unless socket(S, 2, 1, 262)"`
+	want(ctx, t, g, "olga", "ssh olga@lab@node1 '"+socket+"'", 7)
+	want(ctx, t, g, "olga", "ssh olga@lab@node1 'xsub --node node1 -- "+socket+"'", 7)
+	eventually(t, 20*time.Second, "refusals are in the log", func() error {
+		out := root("xos audit list --node --vo lab --user olga --action isolation.network --json", 0)
+		if strings.Count(out, `"socket of IPv4 and mptcp"`) < 2 || strings.Count(out, `"executable": "`) < 2 || strings.Count(out, `"job": "xos-`) != 1 {
+			return errors.New(out)
+		}
+		return nil
+	})
 	root("xos audit verify --node", 0, "whole: ")
 
 	var noted string

@@ -139,4 +139,24 @@ func TestRootUsage(t *testing.T) {
 	if out, _, err := story.Run(ctx, g.Node("node2"), "root", "xos guard status"); err != nil || !strings.Contains(out, "accounting") {
 		t.Errorf("%v\n%s", err, out)
 	}
+	// Her sessions on node1 are one stay there, which ends with the last process.
+	const sessions = "xos usage --sessions --csv --vo lab --user vera"
+	eventually(t, time.Minute, "the core has her stay on node1", func() error {
+		out, status, err := story.Run(ctx, g.Node("core"), "root", sessions+" --ended")
+		if err != nil || status != 0 {
+			return fmt.Errorf("%d %v: %s", status, err, out)
+		}
+		rows, err := csv.NewReader(strings.NewReader(out)).ReadAll()
+		if err != nil || len(rows) < 2 {
+			return fmt.Errorf("%v: %s", err, out)
+		}
+		at := func(column string) string { return rows[len(rows)-1][slices.Index(rows[0], column)] }
+		logins, _ := strconv.Atoi(at("logins"))
+		programs, _ := strconv.Atoi(at("executions"))
+		cpu, _ := strconv.ParseFloat(at("cpu_user_seconds"), 64)
+		if at("node") != "node1" || at("credential") == "" || at("incomplete") != "false" || logins < 1 || programs < logins || cpu <= 0 {
+			return fmt.Errorf("the stay: %s", out)
+		}
+		return nil
+	})
 }

@@ -43,9 +43,9 @@ func guards(s *stage) {
 	defer s.root("systemctl start xos-node")
 	// A stranger executes again when the kernel has let go of the programs.
 	s.root("for i in $(seq 60); do setpriv --reuid 1879058192 --regid 1879058192 --clear-groups true 2>/dev/null && exit; sleep 1; done; exit 1")
-	which := "LSM|DevicesAreGiven|TableIsTheModel|UsageIsTold|LowersItsCeilings"
+	which := "LSM|DevicesAreGiven|TableIsTheModel|UsageIsTold|LowersItsCeilings|Refusal|ProgramsThatReadNothing|RootStay"
 	if s.Kernel != vm.Kernels[0] {
-		which = "LSM(KeepsVOsApart|LosingAHook|TellsEachRefusal|Shares|Forbids)|DevicesAreGiven|TableIsTheModel|UsageIsTold"
+		which = "LSM(KeepsVOsApart|LosingAHook|TellsEachRefusal|Shares|Forbids)|DevicesAreGiven|TableIsTheModel|UsageIsTold|EachRefusalIsTold|FloodOfRefusals|ProgramsThatReadNothing"
 	}
 	var said strings.Builder
 	exit, err := s.Do(s.ctx, wire.Spec{

@@ -291,8 +291,9 @@ func (x *GuardSharing) GetWhy() string {
 type GuardVO struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Vo            string                 `protobuf:"bytes,1,opt,name=vo,proto3" json:"vo,omitempty"`
-	Refused       uint64                 `protobuf:"varint,2,opt,name=refused,proto3" json:"refused,omitempty"`                                                                                    // what its processes were, by the kernel's checks
+	Refused       uint64                 `protobuf:"varint,2,opt,name=refused,proto3" json:"refused,omitempty"`                                                                                    // what its processes were
 	ByAim         map[string]uint64      `protobuf:"bytes,3,rep,name=by_aim,json=byAim,proto3" json:"by_aim,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"` // of that, what is not 0
+	Lost          uint64                 `protobuf:"varint,4,opt,name=lost,proto3" json:"lost,omitempty"`                                                                                          // of that, what was too much at once to be in the log
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -346,6 +347,13 @@ func (x *GuardVO) GetByAim() map[string]uint64 {
 		return x.ByAim
 	}
 	return nil
+}
+
+func (x *GuardVO) GetLost() uint64 {
+	if x != nil {
+		return x.Lost
+	}
+	return 0
 }
 
 type Measure struct {
@@ -867,11 +875,12 @@ const file_xos_v1_guard_proto_rawDesc = "" +
 	"\x04with\x18\x01 \x01(\tR\x04with\x12\x10\n" +
 	"\x03aim\x18\x02 \x01(\tR\x03aim\x12\x16\n" +
 	"\x06shared\x18\x03 \x01(\bR\x06shared\x12\x10\n" +
-	"\x03why\x18\x04 \x01(\tR\x03why\"\xa0\x01\n" +
+	"\x03why\x18\x04 \x01(\tR\x03why\"\xb4\x01\n" +
 	"\aGuardVO\x12\x0e\n" +
 	"\x02vo\x18\x01 \x01(\tR\x02vo\x12\x18\n" +
 	"\arefused\x18\x02 \x01(\x04R\arefused\x121\n" +
-	"\x06by_aim\x18\x03 \x03(\v2\x1a.xos.v1.GuardVO.ByAimEntryR\x05byAim\x1a8\n" +
+	"\x06by_aim\x18\x03 \x03(\v2\x1a.xos.v1.GuardVO.ByAimEntryR\x05byAim\x12\x12\n" +
+	"\x04lost\x18\x04 \x01(\x04R\x04lost\x1a8\n" +
 	"\n" +
 	"ByAimEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
