@@ -146,15 +146,18 @@ static __noinline int tell(__u32 hook, __u32 vo, __u32 object_vo, struct xos_obj
 	struct xos_tally *t = bpf_map_lookup_elem(&lsm_tallies, &vo);
 	__u64 job = bpf_get_current_ancestor_cgroup_id(XOS_VO_LEVEL + 1);
 	__u64 now = bpf_ktime_get_boot_ns();
+	struct xos_telling *telling = telling_of(vo);
 	struct xos_denial *d;
 
 	count(hook);
 	charge(job, bpf_get_current_uid_gid());
 	if (t && hook < XOS_HOOKS)
 		__sync_fetch_and_add(&t->denied[hook], 1);
-	d = entry(vo, now);
-	if (!d)
+	d = entry(telling, now);
+	if (!d) {
+		lost(telling);
 		return 0;
+	}
 	d->when = now;
 	if (o)
 		d->object = *o;

@@ -55,7 +55,7 @@ struct xos_denial {
 
 /* What was told of one VO. */
 struct xos_telling {
-	__u64 second; /* in which this many were told */
+	__u64 second; /* in which this many were to be told */
 	__u64 told;
 	__u64 lost;    /* all that were not */
 	__u64 network; /* all that vonet.c refused */
@@ -85,23 +85,28 @@ static __always_inline struct xos_telling *telling_of(__u32 vo)
 	return t ? t : bpf_map_lookup_elem(&tellings, &none);
 }
 
-/* entry gives one to be filled and submitted; 0 if it was counted as lost. Two
- * processors that begin a second at once may tell some more. */
-static __always_inline struct xos_denial *entry(__u32 vo, __u64 now)
+/* entry gives one to be filled and submitted, or 0: then the caller counts it as
+ * lost. It does not look at what it gives, since Linux 6.1 takes a second look
+ * for one that may fail. Two processors that begin a second at once may tell some
+ * more. */
+static __always_inline struct xos_denial *entry(struct xos_telling *t, __u64 now)
 {
-	struct xos_telling *t = telling_of(vo);
-	struct xos_denial *d = 0;
-
 	if (!t)
 		return 0; /* the loader makes one before it attaches a program */
 	if (t->second != now >> XOS_SECOND) {
 		t->second = now >> XOS_SECOND;
 		t->told = 0;
 	}
-	if (t->told < XOS_ENTRIES)
-		d = bpf_ringbuf_reserve(&refusals, sizeof(*d), 0);
-	__sync_fetch_and_add(d ? &t->told : &t->lost, 1);
-	return d;
+	if (t->told >= XOS_ENTRIES)
+		return 0;
+	__sync_fetch_and_add(&t->told, 1);
+	return bpf_ringbuf_reserve(&refusals, sizeof(struct xos_denial), 0);
+}
+
+static __always_inline void lost(struct xos_telling *t)
+{
+	if (t)
+		__sync_fetch_and_add(&t->lost, 1);
 }
 
 /* of_current fills in who acts; exe says whether the kernel's memory may be read. */

@@ -105,9 +105,11 @@ static __noinline int tell(struct refusal *r)
 	t = telling_of(r->vo);
 	if (t)
 		__sync_fetch_and_add(r->hook == XOS_DEVICE ? &t->devices : &t->network, 1);
-	d = entry(r->vo, now);
-	if (!d)
+	d = entry(t, now);
+	if (!d) {
+		lost(t);
 		return 0;
+	}
 	d->when = now;
 	d->object = r->object;
 	d->endpoint = r->endpoint;

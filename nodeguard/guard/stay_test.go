@@ -1,7 +1,10 @@
 package guard_test
 
 import (
+	"fmt"
 	"log/slog"
+	"os"
+	"path/filepath"
 	"testing"
 
 	"github.com/xtreemos/xos"
@@ -18,8 +21,10 @@ func TestRootStay(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if st.Cgroup != 0 {
-			t.Error("a cgroup of hers, where no systemd made one")
+		// There is one where systemd was asked to bound her sessions.
+		_, err = os.Stat(filepath.Join(s.cfg.CgroupRoot, "user.slice", fmt.Sprintf("user-%d.slice", alice)))
+		if (st.Cgroup != 0) != (err == nil) {
+			t.Errorf("the cgroup of her sessions is %d; it is there: %v", st.Cgroup, err)
 		}
 		return st.Execs
 	}
