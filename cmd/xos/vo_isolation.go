@@ -23,6 +23,7 @@ func newVOIsolationCommand() *cobra.Command {
 		Short: "What a VO shares with others on machines, and forbids to its own",
 		Long: `A machine keeps VOs apart in everything, unless three agree to share something:
 each of the two VOs names the other in its policy, and the machine's site permits
+it. Who has the role admin in a VO sets its policy, from anywhere; its members may see
 it. A policy is TOML:
 
   forbid = ["setuid", "user_namespaces"]
@@ -109,6 +110,9 @@ and the old one stays. With --if-version it replaces only the text that you saw:
   xos vo isolation set physics policy.toml --if-version 0123456789abcdef`,
 		Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if cmd.Flags().Changed("if-version") && version == "" {
+				return xos.Errorf(xos.Invalid, "--if-version is empty").WithHint("take it from: xos vo isolation show %.80s", args[0])
+			}
 			text, err := policyText(cmd, args[1])
 			if err != nil {
 				return err

@@ -24,7 +24,7 @@ func (s *Service) GetIsolation(ctx context.Context, req *connect.Request[xosv1.G
 	return noted(ctx, s, audit.Record{Actor: who, Action: req.Spec().Procedure, Subject: req.Msg.Vo, VO: xos.VOName(req.Msg.Vo)}, resp, err)
 }
 
-// SetIsolation implements VOsHandler. The record has the versions of the texts.
+// SetIsolation implements VOsHandler. The record has the new text's version.
 func (s *Service) SetIsolation(ctx context.Context, req *connect.Request[xosv1.SetIsolationRequest]) (*connect.Response[xosv1.SetIsolationResponse], error) {
 	who, err := s.ofVO(ctx, xos.VOName(req.Msg.Vo), true)
 	version := IsolationVersion(req.Msg.Isolation)

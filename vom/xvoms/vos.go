@@ -138,8 +138,8 @@ func (r *Records) Isolation(ctx context.Context, name xos.VOName) (string, error
 	return v.Isolation, err
 }
 
-// IsolationVersion names a text of a policy of isolation: two that differ have
-// different versions.
+// IsolationVersion names a text of a policy of isolation, by 64 bits of its
+// SHA-256.
 func IsolationVersion(text string) string {
 	sum := sha256.Sum256([]byte(text))
 	return hex.EncodeToString(sum[:8])
