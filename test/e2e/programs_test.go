@@ -213,8 +213,10 @@ func testRecords(ctx context.Context, t *testing.T, g *testbed.Grid, nora *testb
 			t.Errorf("%s does not see her own past: %s", c.own, r.Output)
 		}
 	}
-	// Out again.
-	otto.Close()
+	// Out again; a hangup is ignored by what was started with nohup.
+	if err := otto.Send("exit\n"); err != nil {
+		t.Fatal(err)
+	}
 	eventually(t, 10*time.Second, "otto is out", func() error {
 		if out := root("who; who /run/utmp"); strings.Contains(out, "ott@tally") {
 			return fmt.Errorf("%s", out)
