@@ -59,7 +59,7 @@ func start(t *testing.T, kernel vm.Kernel) *stage {
 		need.Missing(t, "packages", "make debs builds them; set XOS_DEBS")
 	}
 	ctx := t.Context()
-	name, keep := fmt.Sprint("test", string(kernel), os.Getpid()), os.Getenv("XOS_KEEP") != ""
+	name, keep := fmt.Sprint("test", string(kernel), os.Getpid()%10000), os.Getenv("XOS_KEEP") != ""
 	if keep {
 		name = "keep" + string(kernel)
 	}
