@@ -57,15 +57,11 @@ func auditLog() (xosv1connect.AuditClient, error) {
 		return nil, xos.Errorf(xos.NotFound, "you are neither root on the core nor logged in to the grid").
 			WithHint("run it with sudo on the core, with --node for this machine's own log, or as a VO's administrator: xos login USER@VO")
 	}
-	cred, err := w.Load(a)
+	c, base, err := asAccount(w, a)
 	if err != nil {
 		return nil, err
 	}
-	t, err := findTarget("")
-	if err != nil {
-		return nil, err
-	}
-	return xosv1connect.NewAuditClient(t.as(cred), t.base(), rpc.ClientOptions()...), nil
+	return xosv1connect.NewAuditClient(c, base, rpc.ClientOptions()...), nil
 }
 
 func newAuditListCommand(open func() (xosv1connect.AuditClient, error)) *cobra.Command {

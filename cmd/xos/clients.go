@@ -81,6 +81,19 @@ func (t target) as(c wallet.Credential) *http.Client {
 	return rpc.TLSClient(machine.CoreTLS(t.roots, cert))
 }
 
+// asAccount speaks to the core with the credential of an account in the wallet.
+func asAccount(w wallet.Wallet, a xos.Account) (*http.Client, string, error) {
+	cred, err := w.Load(a)
+	if err != nil {
+		return nil, "", err
+	}
+	t, err := findTarget("")
+	if err != nil {
+		return nil, "", err
+	}
+	return t.as(cred), t.base(), nil
+}
+
 // local speaks to a service of this machine; it fails with a hint if there is none.
 func local(path, what, hint string) (*http.Client, error) {
 	c, err := net.DialTimeout("unix", path, 2*time.Second)

@@ -53,15 +53,11 @@ func usageOfWallet() (xosv1connect.UsageClient, error) {
 	if err != nil {
 		return nil, xos.Errorf(xos.NotFound, "nobody is logged in here")
 	}
-	cred, err := w.Load(a)
+	c, base, err := asAccount(w, a)
 	if err != nil {
 		return nil, err
 	}
-	t, err := findTarget("")
-	if err != nil {
-		return nil, err
-	}
-	return xosv1connect.NewUsageClient(t.as(cred), t.base(), rpc.ClientOptions()...), nil
+	return xosv1connect.NewUsageClient(c, base, rpc.ClientOptions()...), nil
 }
 
 // usageForm is how the answer is shown.

@@ -86,15 +86,11 @@ func policies(vo string) (xosv1connect.VOsClient, error) {
 		}
 		a = accounts[i]
 	}
-	cred, err := w.Load(a)
+	c, base, err := asAccount(w, a)
 	if err != nil {
 		return nil, err
 	}
-	t, err := findTarget("")
-	if err != nil {
-		return nil, err
-	}
-	return xosv1connect.NewVOsClient(t.as(cred), t.base(), rpc.ClientOptions()...), nil
+	return xosv1connect.NewVOsClient(c, base, rpc.ClientOptions()...), nil
 }
 
 func newVOIsolationSetCommand() *cobra.Command {

@@ -5,6 +5,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -90,6 +91,35 @@ func TestHostileReplies(t *testing.T) {
 }
 
 // TestDeadlines: whatever the server does, the call ends in time.
+// TestAnswerLost: a question whose answer went down with the service is asked of
+// its successor at the same socket, once; what opens or closes is not.
+func TestAnswerLost(t *testing.T) {
+	const account, authenticate, open, close = 8, 7, 9, 10 // XOS_OP_PAM_*
+	for _, c := range []struct {
+		op, lost, asked int
+		want            error
+	}{
+		{1, 1, 2, nil},
+		{1, 2, 2, syscall.ECONNRESET},
+		{account, 1, 2, nil},
+		{authenticate, 1, 1, syscall.ECONNRESET},
+		{open, 1, 1, syscall.ECONNRESET},
+		{close, 1, 1, syscall.ECONNRESET},
+	} {
+		at := place(t)
+		var asked atomic.Int32
+		wiretest.Listen(t, at.Socket, func(conn *net.UnixConn) {
+			wiretest.ReadRequest(conn)
+			if int(asked.Add(1)) > c.lost {
+				conn.Write(wiretest.Message(uint16(c.op), 0, wiretest.Fields("x")))
+			}
+		})
+		if r, err := shim.Call(at, c.op, wiretest.Fields("alice@physics"), 1000); !errors.Is(err, c.want) || int(asked.Load()) != c.asked {
+			t.Errorf("op %d, %d lost: asked %d times, want %d; %+v, %v", c.op, c.lost, asked.Load(), c.asked, r, err)
+		}
+	}
+}
+
 func TestDeadlines(t *testing.T) {
 	for _, c := range []struct {
 		name  string

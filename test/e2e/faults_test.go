@@ -124,6 +124,9 @@ func TestRootKills(t *testing.T) {
 		}
 		if unit == "xos-node.service" {
 			want(ctx, t, g, "dora", "ssh dora@lab@"+node+" 'xsub --node "+node+" -- echo it waited'", 0, "it waited")
+			if n, err := g.Node(node).Output(ctx, "systemctl", "show", "-P", "NFileDescriptorStore", unit); err != nil || strings.TrimSpace(n) != "2" {
+				t.Errorf("%q sockets are held (%v)", n, err)
+			}
 		}
 		eventually(t, 20*time.Second, unit+" runs again", func() error { return g.Node(node).Run(ctx, "systemctl", "is-active", unit) })
 		alive("kill -9 of " + unit + " on " + node)

@@ -168,11 +168,8 @@ func (s *stage) full(h hog, a appetite, was int64, ended <-chan string) {
 		why := ""
 		select {
 		case said := <-ended:
-			if a.killed {
-				time.Sleep(time.Second) // it may have been counted since
-				if s.count(h.cgroup, a) > was {
-					return
-				}
+			if a.killed && s.count(h.cgroup, a) > was { // since it was looked at
+				return
 			}
 			why = "it ended: " + said
 		case <-time.After(2 * time.Second):
