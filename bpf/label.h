@@ -4,7 +4,8 @@
  *
  * A process is its VO's by the cgroup that systemd or the guard put it into,
  * which it cannot leave, whatever it executes or unshares; else by its real
- * uid. Nothing is cached: both are one look-up. */
+ * uid. Nothing is cached: both are one look-up. What the kernel gives a hook is
+ * read directly, which costs a load; a read with checks is a call. */
 #ifndef XOS_LABEL_H
 #define XOS_LABEL_H
 
@@ -82,13 +83,13 @@ static __always_inline __u32 label(__u64 id, __u32 uid)
 	return label_of_uid(uid);
 }
 
-/* cgroup_id gives the id of a cgroup's ancestor that may belong to a VO. It
- * reads with checks: any pointer will do. */
+/* cgroup_id gives the id of a cgroup's ancestor that may belong to a VO. The
+ * verifier knows no way to it, so that it is read with checks. */
 static __always_inline __u64 cgroup_id(struct cgroup *g)
 {
 	struct cgroup *top;
 
-	if (BPF_CORE_READ(g, level) < XOS_VO_LEVEL ||
+	if (g->level < XOS_VO_LEVEL ||
 	    bpf_core_read(&top, sizeof(top), &g->ancestors[XOS_VO_LEVEL]))
 		return 0;
 	return BPF_CORE_READ(top, kn, id);
@@ -97,12 +98,25 @@ static __always_inline __u64 cgroup_id(struct cgroup *g)
 /* subject is the label of the process that acts. */
 static __always_inline __u32 subject(void)
 {
-	return label(bpf_get_current_ancestor_cgroup_id(XOS_VO_LEVEL), bpf_get_current_uid_gid());
+	__u64 id = bpf_get_current_ancestor_cgroup_id(XOS_VO_LEVEL);
+	struct xos_cgroup *g = bpf_map_lookup_elem(&vo_of_cgroup, &id);
+	__u32 uid;
+
+	if (g && !g->logins)
+		return g->vo;
+	uid = bpf_get_current_uid_gid();
+	return g && uid ? g->vo : label_of_uid(uid);
 }
 
-static __always_inline __u32 label_of_task(struct task_struct *p)
+/* label_beside gives the label of what has this uid and is in this cgroup. vo is
+ * the current process's, which it has too if it is alike in both. */
+static __always_inline __u32 label_beside(__u32 vo, struct cgroup *g, __u32 uid)
 {
-	return label(cgroup_id(BPF_CORE_READ(p, cgroups, dfl_cgrp)), BPF_CORE_READ(p, real_cred, uid.val));
+	struct task_struct *self = bpf_get_current_task_btf();
+
+	if (self->cgroups->dfl_cgrp == g && self->real_cred->uid.val == uid)
+		return vo;
+	return label(cgroup_id(g), uid);
 }
 
 /* probed says whether the loader tries this hook now, on this very thread. */
@@ -175,13 +189,19 @@ static __noinline int tell(__u32 hook, __u32 vo, __u32 object_vo, struct xos_obj
 	return 0;
 }
 
-/* judge decides about a subject and an object by their labels: what is the
+/* refused decides about a subject and an object by their labels: what is the
  * system's is left to the kernel's own rules; who is nobody's gets nothing. */
-static __always_inline int judge(__u32 hook, __u32 aim, __u32 vo, __u32 object_vo, struct xos_object *o)
+static __always_inline int refused(__u32 aim, __u32 vo, __u32 object_vo)
 {
 	if (!vo || !object_vo || (vo == object_vo && vo != XOS_STRANGER))
 		return 0;
-	if (vo != XOS_STRANGER && object_vo != XOS_STRANGER && shares(vo, object_vo, aim))
+	return vo == XOS_STRANGER || object_vo == XOS_STRANGER || !shares(vo, object_vo, aim);
+}
+
+/* judge decides so, and tells of what it refuses. */
+static __always_inline int judge(__u32 hook, __u32 aim, __u32 vo, __u32 object_vo, struct xos_object *o)
+{
+	if (!refused(aim, vo, object_vo))
 		return 0;
 	tell(hook, vo, object_vo, o);
 	return -EPERM;
@@ -191,13 +211,17 @@ static __always_inline int judge(__u32 hook, __u32 aim, __u32 vo, __u32 object_v
 static __always_inline int judge_task(__u32 hook, __u32 aim, struct task_struct *p)
 {
 	struct xos_object o = {};
-	__u32 vo = subject();
+	__u32 vo = subject(), object_vo;
 
 	if (!vo)
 		return 0;
-	o.id = BPF_CORE_READ(p, tgid);
-	o.uid = BPF_CORE_READ(p, real_cred, uid.val);
-	return judge(hook, aim, vo, label_of_task(p), &o);
+	object_vo = label_beside(vo, p->cgroups->dfl_cgrp, p->real_cred->uid.val);
+	if (!refused(aim, vo, object_vo))
+		return 0;
+	o.id = p->tgid;
+	o.uid = p->real_cred->uid.val;
+	tell(hook, vo, object_vo, &o);
+	return -EPERM;
 }
 
 /* judge_surface decides about what a policy may close to a VO's own processes. */

@@ -24,7 +24,7 @@ int BPF_PROG(xos_ptrace_traceme, struct task_struct *parent, int ret)
 
 	if (ret)
 		return ret;
-	if (p && p->hook == XOS_PTRACE_TRACEME && p->tid == (__u32)BPF_CORE_READ(parent, tgid)) {
+	if (p && p->hook == XOS_PTRACE_TRACEME && p->tid == (__u32)parent->tgid) {
 		__sync_fetch_and_add(&p->fired, 1);
 		return -EPERM;
 	}

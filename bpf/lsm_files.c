@@ -1,22 +1,28 @@
 //go:build ignore
 // SPDX-License-Identifier: GPL-2.0
-// Files, by their owner. What is the machine's costs one comparison.
+// Files, by their owner. What is the machine's costs one comparison, and what is
+// allowed two look-ups: whose the object is is told of refusals only.
 
 #define BPF_FS_MAGIC 0xcafe4a11
 #define CGROUP2_SUPER_MAGIC 0x63677270
 #define O_ACCMODE 3
 #define MAY_WRITE 2
+#define MAY_OPEN 0x20
 
-static __always_inline int judge_inode(__u32 hook, __u32 aim, struct inode *inode)
+/* judge_inode decides about an inode by a grid uid that goes with it: its owner's,
+ * or that of who opened it. */
+static __always_inline int judge_inode(__u32 hook, struct inode *inode, __u32 uid)
 {
 	struct xos_object o = {};
+	__u32 vo = subject(), object_vo = label_of_uid(uid);
 
-	o.uid = BPF_CORE_READ(inode, i_uid.val);
-	if (!is_grid(o.uid))
+	if (!refused(XOS_AIM_FILES, vo, object_vo))
 		return 0;
-	o.id = BPF_CORE_READ(inode, i_ino);
-	o.dev = BPF_CORE_READ(inode, i_sb, s_dev);
-	return judge(hook, aim, subject(), label_of_uid(o.uid), &o);
+	o.uid = uid;
+	o.id = inode->i_ino;
+	o.dev = inode->i_sb->s_dev;
+	tell(hook, vo, object_vo, &o);
+	return -EPERM;
 }
 
 /* refuse_guard keeps what has a label from an inode that the guard lives by. */
@@ -27,9 +33,9 @@ static __always_inline int refuse_guard(__u32 hook, struct inode *inode)
 
 	if (!vo)
 		return 0;
-	o.id = BPF_CORE_READ(inode, i_ino);
-	o.dev = BPF_CORE_READ(inode, i_sb, s_dev);
-	o.uid = BPF_CORE_READ(inode, i_uid.val);
+	o.id = inode->i_ino;
+	o.dev = inode->i_sb->s_dev;
+	o.uid = inode->i_uid.val;
 	tell(hook, vo, XOS_SYSTEM, &o);
 	return -EPERM;
 }
@@ -41,29 +47,34 @@ SEC("lsm/file_open")
 int BPF_PROG(xos_file_open, struct file *file, int ret)
 {
 	struct inode *inode = file->f_inode;
+	__u32 uid = inode->i_uid.val;
 	unsigned long magic;
 
 	if (ret)
 		return ret;
 	if (probed(XOS_FILE_OPEN))
 		return -EPERM;
-	if (is_grid(inode->i_uid.val))
-		return judge_inode(XOS_FILE_OPEN, XOS_AIM_FILES, inode);
+	if (is_grid(uid))
+		return judge_inode(XOS_FILE_OPEN, inode, uid);
 	magic = inode->i_sb->s_magic;
 	if (magic == BPF_FS_MAGIC || (magic == CGROUP2_SUPER_MAGIC && (file->f_flags & O_ACCMODE)))
 		return refuse_guard(XOS_FILE_OPEN, inode);
 	return 0;
 }
 
+/* To open a file is judged once, by file_open, which the kernel asks right after
+ * this and before anything is done with the file. */
 SEC("lsm/inode_permission")
 int BPF_PROG(xos_inode_permission, struct inode *inode, int mask, int ret)
 {
+	__u32 uid = inode->i_uid.val;
+
 	if (ret)
 		return ret;
 	if (probed(XOS_INODE_PERMISSION))
 		return -EPERM;
-	if (is_grid(inode->i_uid.val))
-		return judge_inode(XOS_INODE_PERMISSION, XOS_AIM_FILES, inode);
+	if (is_grid(uid))
+		return mask & MAY_OPEN ? 0 : judge_inode(XOS_INODE_PERMISSION, inode, uid);
 	if ((mask & MAY_WRITE) && inode->i_sb->s_magic == CGROUP2_SUPER_MAGIC)
 		return refuse_guard(XOS_INODE_PERMISSION, inode);
 	return 0;
@@ -73,14 +84,16 @@ SEC("lsm/inode_getattr")
 int BPF_PROG(xos_inode_getattr, const struct path *path, int ret)
 {
 	struct inode *inode = path->dentry->d_inode;
+	__u32 uid;
 
 	if (ret)
 		return ret;
 	if (probed(XOS_INODE_GETATTR))
 		return -EPERM;
-	if (!is_grid(inode->i_uid.val))
+	if (!inode)
 		return 0;
-	return judge_inode(XOS_INODE_GETATTR, XOS_AIM_FILES, inode);
+	uid = inode->i_uid.val;
+	return is_grid(uid) ? judge_inode(XOS_INODE_GETATTR, inode, uid) : 0;
 }
 
 /* A descriptor that is handed over: neither the file may be another VO's, nor
@@ -88,22 +101,16 @@ int BPF_PROG(xos_inode_getattr, const struct path *path, int ret)
 SEC("lsm/file_receive")
 int BPF_PROG(xos_file_receive, struct file *file, int ret)
 {
-	struct xos_object o = {};
 	struct inode *inode = file->f_inode;
-	__u32 opener;
+	__u32 owner = inode->i_uid.val, opener = file->f_cred->uid.val;
 
 	if (ret)
 		return ret;
 	if (probed(XOS_FILE_RECEIVE))
 		return -EPERM;
-	ret = judge_inode(XOS_FILE_RECEIVE, XOS_AIM_FILES, inode);
-	if (ret)
+	if (is_grid(owner))
+		ret = judge_inode(XOS_FILE_RECEIVE, inode, owner);
+	if (ret || opener == owner || !is_grid(opener))
 		return ret;
-	opener = file->f_cred->uid.val;
-	if (!is_grid(opener))
-		return 0;
-	o.uid = opener;
-	o.id = inode->i_ino;
-	o.dev = inode->i_sb->s_dev;
-	return judge(XOS_FILE_RECEIVE, XOS_AIM_FILES, subject(), label_of_uid(opener), &o);
+	return judge_inode(XOS_FILE_RECEIVE, inode, opener);
 }

@@ -33,6 +33,6 @@ int BPF_PROG(xos_task_prlimit, const struct cred *cred, const struct cred *other
 		return ret;
 	if (probed(XOS_TASK_PRLIMIT))
 		return -EPERM;
-	o.uid = BPF_CORE_READ(other, uid.val);
+	o.uid = other->uid.val;
 	return judge(XOS_TASK_PRLIMIT, XOS_AIM_SCHEDULING, subject(), label_of_uid(o.uid), &o);
 }

@@ -5,9 +5,9 @@
 
 static __always_inline int judge_pin(__u32 hook, struct dentry *dentry)
 {
-	struct inode *inode = BPF_CORE_READ(dentry, d_inode);
+	struct inode *inode = dentry->d_inode;
 
-	if (BPF_CORE_READ(inode, i_sb, s_magic) != BPF_FS_MAGIC)
+	if (!inode || inode->i_sb->s_magic != BPF_FS_MAGIC)
 		return 0;
 	return refuse_guard(hook, inode);
 }

@@ -24,7 +24,7 @@ int BPF_PROG(xos_file_send_sigiotask, struct task_struct *p, struct fown_struct 
 		return ret;
 	if (probed(XOS_FILE_SEND_SIGIOTASK))
 		return -EPERM;
-	o.id = BPF_CORE_READ(p, tgid);
-	o.uid = BPF_CORE_READ(p, real_cred, uid.val);
-	return judge(XOS_FILE_SEND_SIGIOTASK, XOS_AIM_SIGNALS, label_of_uid(BPF_CORE_READ(fown, uid.val)), label_of_task(p), &o);
+	o.id = p->tgid;
+	o.uid = p->real_cred->uid.val;
+	return judge(XOS_FILE_SEND_SIGIOTASK, XOS_AIM_SIGNALS, label_of_uid(fown->uid.val), label(cgroup_id(p->cgroups->dfl_cgrp), o.uid), &o);
 }

@@ -9,10 +9,10 @@ static __always_inline int judge_sock(__u32 hook, struct sock *other)
 	struct xos_object o = {};
 	__u32 vo = subject();
 
-	if (!vo)
+	if (!vo || !other)
 		return 0;
-	o.uid = BPF_CORE_READ(other, sk_uid.val);
-	return judge(hook, XOS_AIM_SOCKETS, vo, label(cgroup_id(BPF_CORE_READ(other, sk_cgrp_data.cgroup)), o.uid), &o);
+	o.uid = other->sk_uid.val;
+	return judge(hook, XOS_AIM_SOCKETS, vo, label_beside(vo, other->sk_cgrp_data.cgroup, o.uid), &o);
 }
 
 SEC("lsm/unix_stream_connect")
@@ -32,5 +32,5 @@ int BPF_PROG(xos_unix_may_send, struct socket *sock, struct socket *other, int r
 		return ret;
 	if (probed(XOS_UNIX_MAY_SEND))
 		return -EPERM;
-	return judge_sock(XOS_UNIX_MAY_SEND, BPF_CORE_READ(other, sk));
+	return judge_sock(XOS_UNIX_MAY_SEND, other->sk);
 }

@@ -43,12 +43,14 @@ type flags struct {
 	slice                           time.Duration
 	rounds                          int
 	worker, loads, nothing, confine bool
+	calls                           bool
 }
 
 func main() {
 	var f flags
 	flag.DurationVar(&f.slice, "slice", 30*time.Millisecond, "how long one run of one act takes")
 	flag.IntVar(&f.rounds, "rounds", 10, "how often the arms take turns, there and back")
+	flag.BoolVar(&f.calls, "calls", false, "compare single calls alone, which takes a tenth of the time")
 	flag.BoolVar(&f.worker, "worker", false, "only measure, and print JSON")
 	flag.BoolVar(&f.loads, "loads", false, "with -worker: whole work instead of single calls")
 	flag.BoolVar(&f.confine, "landlock", false, "with -worker: confined by Landlock")
@@ -144,7 +146,7 @@ func compare(f flags) (err error) {
 	all := figures{}
 	for round := range f.rounds {
 		for _, a := range slices.Concat(arms, back) {
-			if err := s.block(a, f.slice, all); err != nil {
+			if err := s.block(a, f, all); err != nil {
 				return fmt.Errorf("%s: %w", a, err)
 			}
 		}
@@ -156,19 +158,21 @@ func compare(f flags) (err error) {
 }
 
 // block measures everything under one arm.
-func (s stage) block(a arm, slice time.Duration, all figures) (err error) {
+func (s stage) block(a arm, f flags, all figures) (err error) {
 	cgroup, end, err := s.begin(a)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, end()) }()
 	attr := &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: user, Gid: user}, UseCgroupFD: true, CgroupFD: int(cgroup.Fd())}
-	micro := []string{"-worker", "-slice", slice.String()}
+	micro := []string{"-worker", "-slice", f.slice.String()}
 	if err := s.measure("user", a, attr, all, "ns", micro...); err != nil {
 		return err
 	}
-	if err := s.measure("user", a, attr, all, "ms", "-worker", "-loads"); err != nil {
-		return err
+	if !f.calls {
+		if err := s.measure("user", a, attr, all, "ms", "-worker", "-loads"); err != nil {
+			return err
+		}
 	}
 	if a == landlock || a == apparmor {
 		return nil // they confine whom they are told to
