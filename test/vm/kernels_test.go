@@ -28,6 +28,20 @@ func TestRootKernels(t *testing.T) {
 	}
 }
 
+// TestRootLoads does what no other test of this tree's can on the host's own
+// kernel, and little else: each kernel takes the LSM programs, and they keep VOs
+// apart. The machines have no packages.
+func TestRootLoads(t *testing.T) {
+	for _, kernel := range vm.Kernels {
+		t.Run(string(kernel), func(t *testing.T) {
+			t.Parallel()
+			s := boot(t, kernel, nil)
+			s.program("guard.test", "../../nodeguard/guard", true)
+			s.guardTests("LSM(KeepsVOsApart|Shares|Forbids|TellsEachRefusal)")
+		})
+	}
+}
+
 // sub makes a part of the test of a function of the stage.
 func (s *stage) sub(f func(s *stage)) func(t *testing.T) {
 	return func(t *testing.T) { f(&stage{s.Machine, t, t.Context()}) }
@@ -47,10 +61,20 @@ func guards(s *stage) {
 	if s.Kernel != vm.Kernels[0] {
 		which = "LSM(KeepsVOsApart|LosingAHook|TellsEachRefusal|Shares|Forbids)|DevicesAreGiven|TableIsTheModel|UsageIsTold|EachRefusalIsTold|FloodOfRefusals|ProgramsThatReadNothing"
 	}
+	s.guardTests(which)
+}
+
+// guardTests runs those of the guard's own tests whose names match.
+func (s *stage) guardTests(which string) {
+	s.t.Helper()
+	s.inside("cd /root && XOS_NEED_ALL=1 XOS_LSM=1 exec /usr/local/bin/guard.test -test.v -test.run='" + which + "' -test.timeout=20m")
+}
+
+// inside runs a program of tests and shows what it says.
+func (s *stage) inside(command string) {
+	s.t.Helper()
 	var said strings.Builder
-	exit, err := s.Do(s.ctx, wire.Spec{
-		Argv: []string{"/bin/sh", "-c", "cd /root && XOS_NEED_ALL=1 XOS_LSM=1 exec /usr/local/bin/guard.test -test.v -test.run='" + which + "' -test.timeout=20m"},
-	}, vm.Streams{Stdout: &said, Stderr: &said})
+	exit, err := s.Do(s.ctx, wire.Spec{Argv: []string{"/bin/sh", "-c", command}}, vm.Streams{Stdout: &said, Stderr: &said})
 	s.t.Log(said.String())
 	if err != nil || exit.Code != 0 {
 		s.t.Errorf("status %d (%v)", exit.Code, err)
@@ -65,12 +89,5 @@ func apart(s *stage) {
 	if err := s.PushFile(s.ctx, "../../docs/nodeguard.md", "/root/docs/nodeguard.md"); err != nil {
 		s.t.Fatal(err)
 	}
-	var said strings.Builder
-	exit, err := s.Do(s.ctx, wire.Spec{
-		Argv: []string{"/bin/sh", "-c", "mkdir -p /root/test/apart && cd /root/test/apart && XOS_NEED_ALL=1 XOS_HERE=1 exec apart.test -test.v -test.timeout=20m"},
-	}, vm.Streams{Stdout: &said, Stderr: &said})
-	s.t.Log(said.String())
-	if err != nil || exit.Code != 0 {
-		s.t.Errorf("status %d (%v)", exit.Code, err)
-	}
+	s.inside("mkdir -p /root/test/apart && cd /root/test/apart && XOS_NEED_ALL=1 XOS_HERE=1 exec apart.test -test.v -test.timeout=20m")
 }

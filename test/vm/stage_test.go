@@ -42,10 +42,24 @@ login_processes = "150"
 login_io = "8M"
 `
 
-// start boots a machine and makes it a grid. It ends with the test; when that
-// has failed, what it printed and its journal are shown. With XOS_KEEP set it
-// outlives the test, and is used again as it is.
+// start boots a machine and makes it a grid.
 func start(t *testing.T, kernel vm.Kernel) *stage {
+	t.Helper()
+	debs, err := filepath.Glob(filepath.Join(os.Getenv("XOS_DEBS"), "xtreemos-*.deb"))
+	if err != nil || os.Getenv("XOS_DEBS") == "" || len(debs) == 0 {
+		need.Missing(t, "packages", "make debs builds them; set XOS_DEBS")
+	}
+	s := boot(t, kernel, debs)
+	if s.Run(s.ctx, "test", "-e", "/root/settled") != nil {
+		s.settle()
+	}
+	return s
+}
+
+// boot boots a machine with packages. It ends with the test; when that has failed,
+// what it printed and its journal are shown. With XOS_KEEP set one with packages
+// outlives the test, and is used again as it is.
+func boot(t *testing.T, kernel vm.Kernel, debs []string) *stage {
 	t.Helper()
 	need.Root(t)
 	if runtime.GOARCH != "amd64" {
@@ -54,12 +68,8 @@ func start(t *testing.T, kernel vm.Kernel) *stage {
 	for _, command := range []string{"qemu-system-x86_64", "debootstrap", "mkfs.ext4"} {
 		need.Command(t, command)
 	}
-	debs, err := filepath.Glob(filepath.Join(os.Getenv("XOS_DEBS"), "xtreemos-*.deb"))
-	if err != nil || os.Getenv("XOS_DEBS") == "" || len(debs) == 0 {
-		need.Missing(t, "packages", "make debs builds them; set XOS_DEBS")
-	}
 	ctx := t.Context()
-	name, keep := fmt.Sprint("test", string(kernel), os.Getpid()%10000), os.Getenv("XOS_KEEP") != ""
+	name, keep := fmt.Sprint("test", string(kernel), os.Getpid()%10000), len(debs) > 0 && os.Getenv("XOS_KEEP") != ""
 	if keep {
 		name = "keep" + string(kernel)
 	}
@@ -85,22 +95,22 @@ func start(t *testing.T, kernel vm.Kernel) *stage {
 			t.Error(err)
 		}
 	})
-	if m.Run(ctx, "test", "-e", "/root/settled") == nil {
-		return s
-	}
+	return s
+}
+
+// settle makes a grid of a machine that has just been booted.
+func (s *stage) settle() {
+	s.t.Helper()
 	began := time.Now()
 	s.root("systemctl is-active ssh || { journalctl -b -u ssh; exit 1; }")
 	// A user's systemd, once started, stays: it costs seconds each time.
 	s.root("mkdir -p /etc/systemd/logind.conf.d && printf '[Login]\\nUserStopDelaySec=infinity\\n' >/etc/systemd/logind.conf.d/stay.conf && systemctl kill -s HUP systemd-logind")
 	s.root("for u in alice bob carol guest; do useradd -m -s /bin/bash $u; done")
 	s.root("xos up")
-	if err := m.Run(ctx, "/bin/sh", "-ec", "echo '"+ceilings+"' >>/etc/xos/node.toml; systemctl restart xos-node"); err != nil {
-		t.Fatal(err)
-	}
+	s.root("set -e; echo '" + ceilings + "' >>/etc/xos/node.toml; systemctl restart xos-node")
 	s.people()
 	s.root("touch /root/settled")
-	t.Logf("a grid with people after %.0f s", time.Since(began).Seconds())
-	return s
+	s.t.Logf("a grid with people after %.0f s", time.Since(began).Seconds())
 }
 
 // people makes those of the story, with their credentials, homes and keys.
