@@ -53,10 +53,11 @@ func run(ctx context.Context, cfg config, log *slog.Logger) error {
 	if cfg.AuditJournal && journal.Enabled() {
 		told = audit.NewJournal(journal.Send, log)
 	}
-	history, err := audit.Open(filepath.Join(cfg.State, "audit.log"), audit.Keep(cfg.AuditKeep.Duration), audit.To(told))
+	decisions, err := audit.Open(filepath.Join(cfg.State, "audit.log"), audit.Keep(cfg.AuditKeep.Duration), audit.To(told))
 	if err != nil {
 		return err
 	}
+	history := audit.Bound(decisions, originOf)
 	defer history.Close()
 	signer, err := authority.Open(filepath.Join(cfg.State, "ca"), db, time.Now)
 	if err != nil {
@@ -122,6 +123,7 @@ func run(ctx context.Context, cfg config, log *slog.Logger) error {
 	group.Go(func() error { return peers.run(ctx) })
 	group.Go(func() error { return rpc.Serve(ctx, admin, mux) })
 	group.Go(func() error { return told.Run(ctx) })
+	group.Go(func() error { return history.Run(ctx) })
 	group.Go(func() error { return records.Run(ctx) })
 	group.Go(func() error { return jobs.Run(ctx) })
 	group.Go(func() error { return own.run(ctx, log) })

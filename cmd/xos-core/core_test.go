@@ -15,6 +15,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -40,6 +41,7 @@ type testCore struct {
 	vos      xosv1connect.VOsClient
 	machines xosv1connect.MachinesClient
 	roots    []*x509.Certificate
+	stop     func() // ends it before the test does
 }
 
 // freePort gives an address to listen on. It is none that the kernel gives to
@@ -75,13 +77,14 @@ func start(t *testing.T, change func(*config)) *testCore {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- run(ctx, cfg, slog.New(slog.NewTextHandler(testWriter{t}, nil))) }()
-	t.Cleanup(func() {
+	stop := sync.OnceFunc(func() {
 		cancel()
 		if err := <-done; err != nil {
 			t.Errorf("core ended with %v", err)
 		}
 	})
-	c := &testCore{t: t, api: cfg.Listen}
+	t.Cleanup(stop)
+	c := &testCore{t: t, api: cfg.Listen, stop: stop}
 	c.vos = xosv1connect.NewVOsClient(rpc.UnixClient(cfg.Socket), rpc.UnixBase, rpc.ClientOptions()...)
 	c.machines = xosv1connect.NewMachinesClient(rpc.UnixClient(cfg.Socket), rpc.UnixBase, rpc.ClientOptions()...)
 	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {

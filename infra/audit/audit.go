@@ -37,7 +37,8 @@ import (
 // needs.
 type Record struct {
 	// Actor is who asked: "root", "alice@physics", "node1 (node)", or the
-	// address of somebody unknown.
+	// address of somebody unknown. It is an account only where its certificate
+	// was verified.
 	Actor string `json:"actor"`
 	// Action is what was asked for: "login", "vom.RemoveMember".
 	Action string `json:"action"`
@@ -48,7 +49,10 @@ type Record struct {
 	VO      xos.VOName `json:"vo,omitempty"`
 	User    xos.UserID `json:"user,omitempty"`
 	Allowed bool       `json:"allowed"`
-	Reason  string     `json:"reason,omitempty"`
+	// Admitted is of what was asked by who had the right to: if it came to
+	// nothing, that is no refusal, and has a line in a Bounded log too.
+	Admitted bool   `json:"-"`
+	Reason   string `json:"reason,omitempty"`
 	// Request ties the entries of one request together; Policy is the hash of
 	// the policy that decided.
 	Request string `json:"request,omitempty"`

@@ -173,7 +173,7 @@ func (s *Service) reader(ctx context.Context, want xos.VOName) (who string, vo x
 
 // note writes down who read the log, or was not let.
 func (s *Service) note(ctx context.Context, action, who string, vo xos.VOName, refused error) error {
-	r := audit.Record{Actor: who, Action: action, VO: vo, Allowed: refused == nil}
+	r := audit.Record{Actor: who, Action: action, VO: vo, Allowed: refused == nil, Admitted: who == "root"}
 	if refused != nil {
 		r.Reason = refused.Error()
 	}

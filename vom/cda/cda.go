@@ -201,7 +201,7 @@ func audited[A any](ctx context.Context, s *Service, action, subject string, f f
 	p := rpc.PeerFrom(ctx)
 	rec := audit.Record{Actor: p.Address, Action: action, Subject: subject, Allowed: err == nil}
 	if p.Unix {
-		rec.Actor = "uid " + strconv.FormatUint(uint64(p.UID), 10)
+		rec.Actor, rec.Admitted = "uid "+strconv.FormatUint(uint64(p.UID), 10), p.UID == 0
 	}
 	if a, bad := xos.ParseAccount(subject); bad == nil {
 		rec.User, rec.VO = a.User, a.VO

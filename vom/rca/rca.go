@@ -239,7 +239,7 @@ func audited[A any](ctx context.Context, s *Service, action, subject string, f f
 	p := rpc.PeerFrom(ctx)
 	rec := audit.Record{Actor: p.Address, Action: action, Subject: subject, Allowed: err == nil}
 	if p.Unix && p.UID == 0 {
-		rec.Actor = "root"
+		rec.Actor, rec.Admitted = "root", true
 	}
 	if err != nil {
 		rec.Reason = err.Error()

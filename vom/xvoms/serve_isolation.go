@@ -28,10 +28,11 @@ func (s *Service) GetIsolation(ctx context.Context, req *connect.Request[xosv1.G
 func (s *Service) SetIsolation(ctx context.Context, req *connect.Request[xosv1.SetIsolationRequest]) (*connect.Response[xosv1.SetIsolationResponse], error) {
 	who, err := s.ofVO(ctx, xos.VOName(req.Msg.Vo), true)
 	version := IsolationVersion(req.Msg.Isolation)
-	if err == nil {
+	admitted := err == nil
+	if admitted {
 		err = s.records.SetIsolation(ctx, xos.VOName(req.Msg.Vo), req.Msg.Isolation, req.Msg.IfVersion)
 	}
-	return noted(ctx, s, audit.Record{Actor: who, Action: req.Spec().Procedure, Subject: req.Msg.Vo, VO: xos.VOName(req.Msg.Vo),
+	return noted(ctx, s, audit.Record{Actor: who, Action: req.Spec().Procedure, Subject: req.Msg.Vo, VO: xos.VOName(req.Msg.Vo), Admitted: admitted,
 		Detail: map[string]string{"version": version}}, &xosv1.SetIsolationResponse{Version: version}, err)
 }
 

@@ -17,7 +17,7 @@ import (
 	"github.com/xtreemos/xos/vom"
 )
 
-// Audit is where the service's calls are written down: infra/audit's Log.
+// Audit is where the service's calls are written down: infra/audit's Bounded.
 type Audit interface {
 	Append(context.Context, audit.Record) error
 }
@@ -29,7 +29,7 @@ type Verifier interface {
 
 // Service serves VOs and Revocations (api/xos/v1) to this machine's administrators: each
 // caller must be root on the local socket, and each call, refused or not, is
-// written to the audit log before it is answered. A VO's policy of isolation
+// given to the audit log before it is answered. A VO's policy of isolation
 // is also its own administrators' to set, and its members' to see.
 type Service struct {
 	records  *Records
@@ -64,6 +64,7 @@ func admin[Req, Resp any](ctx context.Context, s *Service, req *connect.Request[
 	if !p.Unix || p.UID != 0 {
 		err = xos.Errorf(xos.Permission, "only administrators may do this").WithHint("run it as root on the core's machine")
 	} else {
+		rec.Admitted = true
 		resp, err = f("by root at " + s.records.cfg.Site)
 	}
 	return noted(ctx, s, rec, resp, err)
