@@ -45,12 +45,7 @@ func newUIDListCommand() *cobra.Command {
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return ask(cmd, uids, xosv1connect.UIDsClient.ListUIDs, &req, func(w io.Writer, a *xosv1.ListUIDsResponse) {
-				table(w, "UID\tACCOUNT\tSTATE\tSINCE\tUSED\tFREE FROM\tFOUND", func(row func(...any)) {
-					for _, u := range a.Uids {
-						row(u.Uid, u.Account, u.State, when(u.Since), when(u.Seen), when(u.Due), u.Found)
-					}
-				})
-				printSweep(w, a.Sweep)
+				printUIDs(w, a)
 			})
 		},
 	}
@@ -62,30 +57,59 @@ func newUIDShowCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "show USER@VO | UID",
 		Short: "Show what the last sweep found of a uid, and what to do about it",
-		Args:  cobra.ExactArgs(1),
+		Long: `Show an account's uid, with the range of subordinate ids that its containers have,
+and what the last sweep found of either. A number may be one of that range, as ps
+shows it of a process in a container. The range is "not served" where newuidmap is not
+told of it: the account is not in use, or the pool in node.toml is another by now.`,
+		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return ask(cmd, uids, xosv1connect.UIDsClient.ShowUID, &xosv1.ShowUIDRequest{Subject: args[0]}, func(w io.Writer, a *xosv1.ShowUIDResponse) {
-				u := a.Uid
-				fmt.Fprintf(w, "uid:       %d\naccount:   %s\nstate:     %s since %s\nused:      %s\nfree from: %s\n", u.Uid, u.Account, u.State, when(u.Since), when(u.Seen), when(u.Due))
-				if u.Proof != "" {
-					fmt.Fprintf(w, "proof:     %s in the audit log\n", u.Proof)
-				}
-				for _, f := range a.Findings {
-					fmt.Fprintf(w, "left: %s %s (%s)\n  %s\n", f.Kind, plain(f.Where), plain(f.Why), f.Advice)
-				}
-				if more := u.Found - int64(len(a.Findings)); more > 0 {
-					fmt.Fprintf(w, "and %d more\n", more)
-				}
-				printSweep(w, a.Sweep)
-				for _, l := range a.Sweep.GetLooked() {
-					fmt.Fprintf(w, "  %s\n", l)
-				}
-				for _, l := range a.Sweep.GetSkipped() {
-					fmt.Fprintf(w, "  not looked at: %s\n", plain(l))
-				}
+				printUID(w, a)
 			})
 		},
 	}
+}
+
+func printUIDs(w io.Writer, a *xosv1.ListUIDsResponse) {
+	table(w, "UID\tACCOUNT\tSTATE\tSINCE\tUSED\tFREE FROM\tFOUND\tSUBIDS", func(row func(...any)) {
+		for _, u := range a.Uids {
+			row(u.Uid, u.Account, u.State, when(u.Since), when(u.Seen), when(u.Due), u.Found, subids(u))
+		}
+	})
+	printSweep(w, a.Sweep)
+}
+
+func printUID(w io.Writer, a *xosv1.ShowUIDResponse) {
+	u := a.Uid
+	fmt.Fprintf(w, "uid:       %d\naccount:   %s\nstate:     %s since %s\nused:      %s\nfree from: %s\nsubids:    %s\n",
+		u.Uid, u.Account, u.State, when(u.Since), when(u.Seen), when(u.Due), subids(u))
+	if u.Proof != "" {
+		fmt.Fprintf(w, "proof:     %s in the audit log\n", u.Proof)
+	}
+	for _, f := range a.Findings {
+		fmt.Fprintf(w, "left: %s %s (%s)\n  %s\n", f.Kind, plain(f.Where), plain(f.Why), f.Advice)
+	}
+	if more := u.Found - int64(len(a.Findings)); more > 0 {
+		fmt.Fprintf(w, "and %d more\n", more)
+	}
+	printSweep(w, a.Sweep)
+	for _, l := range a.Sweep.GetLooked() {
+		fmt.Fprintf(w, "  %s\n", l)
+	}
+	for _, l := range a.Sweep.GetSkipped() {
+		fmt.Fprintf(w, "  not looked at: %s\n", plain(l))
+	}
+}
+
+// subids gives the range of an account's containers, "2013265920-2013331455".
+func subids(u *xosv1.UID) string {
+	switch {
+	case u.SubidCount == 0:
+		return "-"
+	case !u.SubidsServed:
+		return fmt.Sprintf("%d-%d, not served", u.SubidFirst, uint64(u.SubidFirst)+uint64(u.SubidCount)-1)
+	}
+	return fmt.Sprintf("%d-%d", u.SubidFirst, uint64(u.SubidFirst)+uint64(u.SubidCount)-1)
 }
 
 // sweepPoll is how often a sweep under way is asked after.

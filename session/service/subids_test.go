@@ -11,7 +11,10 @@ import (
 	"testing"
 	"time"
 
+	"connectrpc.com/connect"
+
 	"github.com/xtreemos/xos"
+	xosv1 "github.com/xtreemos/xos/api/xos/v1"
 	"github.com/xtreemos/xos/session/account"
 	"github.com/xtreemos/xos/session/residue"
 	"github.com/xtreemos/xos/session/wire"
@@ -68,6 +71,25 @@ func TestRootSubIDs(t *testing.T) {
 			t.Errorf("%s: owner %d, %v", c.who, uid, err)
 		}
 	}
+	shown := func(subject string, served bool) {
+		t.Helper()
+		resp, err := s.ShowUID(as(0), connect.NewRequest(&xosv1.ShowUIDRequest{Subject: subject}))
+		if err != nil {
+			t.Errorf("%s: %v", subject, err)
+			return
+		}
+		if u := resp.Msg.Uid; u.Uid != e.ID || u.SubidFirst != e.Sub || u.SubidCount != account.SubIDs || u.SubidsServed != served {
+			t.Errorf("%s is shown as %v", subject, u)
+		}
+	}
+	for _, subject := range []string{"alice@physics", decimal(e.ID), decimal(e.Sub), decimal(e.Sub + account.SubIDs - 1)} {
+		shown(subject, true)
+	}
+	for _, subject := range []string{"0", decimal(e.Sub - 1), decimal(e.Sub + account.SubIDs)} {
+		if resp, err := s.ShowUID(as(0), connect.NewRequest(&xosv1.ShowUIDRequest{Subject: subject})); err == nil && resp.Msg.Uid.Uid == e.ID {
+			t.Errorf("%s is shown as hers", subject)
+		}
+	}
 	if _, _, err := s.SubIDs(ctx, root, xos.Account{User: "dora", VO: "physics"}); !xos.Is(err, xos.NotFound) {
 		t.Errorf("who was never here: %v", err)
 	}
@@ -88,6 +110,7 @@ func TestRootSubIDs(t *testing.T) {
 	if _, _, err := s.SubIDs(ctx, root, alice); !xos.Is(err, xos.NotFound) {
 		t.Errorf("in quarantine: %v", err)
 	}
+	shown("alice@physics", false)
 	s.eventually("a sweep", func() bool { return len(s.verdicts()) > 0 })
 	if v := s.verdicts()[0]; searched.Load() != e.Sub || v.Detail["subids"] != decimal(e.Sub) {
 		t.Errorf("searched for %d, want %d: %+v", searched.Load(), e.Sub, v)

@@ -56,7 +56,7 @@ func (s *Service) ShowUID(ctx context.Context, req *connect.Request[xosv1.ShowUI
 	}
 	id, _ := strconv.ParseUint(req.Msg.Subject, 10, 32)
 	for _, e := range append(s.Accounts.Users(), s.Accounts.Spent()...) {
-		if e.Name != req.Msg.Subject && uint64(e.ID) != id {
+		if e.Name != req.Msg.Subject && !has(e, id) {
 			continue
 		}
 		resp := &xosv1.ShowUIDResponse{Uid: s.uid(e), Sweep: s.lastSweep()}
@@ -90,7 +90,20 @@ func (s *Service) uid(e account.Entry) *xosv1.UID {
 	if at, ok := s.Accounts.Due(e); ok {
 		u.Due = stamp(at)
 	}
+	if e.Sub != 0 {
+		u.SubidFirst, u.SubidCount = e.Sub, account.SubIDs
+		if a, err := xos.ParseAccount(e.Name); err == nil {
+			first, ok := s.Accounts.SubIDsOf(a)
+			u.SubidsServed = ok && first == e.Sub && s.serves(a.VO)
+		}
+	}
 	return u
+}
+
+// has reports whether a number is an account's uid or one of its subordinate ids.
+func has(e account.Entry, id uint64) bool {
+	ids := idsOf(e)
+	return uint64(ids.UID) == id || ids.First != 0 && uint64(ids.First) <= id && id <= uint64(ids.Last)
 }
 
 func stamp(t time.Time) *timestamppb.Timestamp {

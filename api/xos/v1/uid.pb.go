@@ -30,10 +30,13 @@ type UID struct {
 	Account       string                 `protobuf:"bytes,2,opt,name=account,proto3" json:"account,omitempty"`
 	State         string                 `protobuf:"bytes,3,opt,name=state,proto3" json:"state,omitempty"` // "active", "closing", "quarantined", "free"
 	Since         *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=since,proto3" json:"since,omitempty"`
-	Seen          *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=seen,proto3" json:"seen,omitempty"`    // last use, to a day
-	Due           *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=due,proto3" json:"due,omitempty"`      // when it may be free; unset: never
-	Found         int64                  `protobuf:"varint,7,opt,name=found,proto3" json:"found,omitempty"` // traces that the last sweep found
-	Proof         string                 `protobuf:"bytes,8,opt,name=proof,proto3" json:"proof,omitempty"`  // of a free one: the sweep, in the audit log
+	Seen          *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=seen,proto3" json:"seen,omitempty"`                                // last use, to a day
+	Due           *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=due,proto3" json:"due,omitempty"`                                  // when it may be free; unset: never
+	Found         int64                  `protobuf:"varint,7,opt,name=found,proto3" json:"found,omitempty"`                             // traces that the last sweep found
+	Proof         string                 `protobuf:"bytes,8,opt,name=proof,proto3" json:"proof,omitempty"`                              // of a free one: the sweep, in the audit log
+	SubidFirst    uint32                 `protobuf:"varint,9,opt,name=subid_first,json=subidFirst,proto3" json:"subid_first,omitempty"` // of its subordinate ids; 0: it has none
+	SubidCount    uint32                 `protobuf:"varint,10,opt,name=subid_count,json=subidCount,proto3" json:"subid_count,omitempty"`
+	SubidsServed  bool                   `protobuf:"varint,11,opt,name=subids_served,json=subidsServed,proto3" json:"subids_served,omitempty"` // newuidmap is told of them now
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -122,6 +125,27 @@ func (x *UID) GetProof() string {
 		return x.Proof
 	}
 	return ""
+}
+
+func (x *UID) GetSubidFirst() uint32 {
+	if x != nil {
+		return x.SubidFirst
+	}
+	return 0
+}
+
+func (x *UID) GetSubidCount() uint32 {
+	if x != nil {
+		return x.SubidCount
+	}
+	return 0
+}
+
+func (x *UID) GetSubidsServed() bool {
+	if x != nil {
+		return x.SubidsServed
+	}
+	return false
 }
 
 type Sweep struct {
@@ -404,6 +428,7 @@ func (x *ListUIDsResponse) GetSweep() *Sweep {
 	return nil
 }
 
+// subject is an account, or a number: a uid, or one of its subordinate ids.
 type ShowUIDRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Subject       string                 `protobuf:"bytes,1,opt,name=subject,proto3" json:"subject,omitempty"`
@@ -592,7 +617,7 @@ var File_xos_v1_uid_proto protoreflect.FileDescriptor
 
 const file_xos_v1_uid_proto_rawDesc = "" +
 	"\n" +
-	"\x10xos/v1/uid.proto\x12\x06xos.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x83\x02\n" +
+	"\x10xos/v1/uid.proto\x12\x06xos.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xea\x02\n" +
 	"\x03UID\x12\x10\n" +
 	"\x03uid\x18\x01 \x01(\rR\x03uid\x12\x18\n" +
 	"\aaccount\x18\x02 \x01(\tR\aaccount\x12\x14\n" +
@@ -601,7 +626,13 @@ const file_xos_v1_uid_proto_rawDesc = "" +
 	"\x04seen\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x04seen\x12,\n" +
 	"\x03due\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x03due\x12\x14\n" +
 	"\x05found\x18\a \x01(\x03R\x05found\x12\x14\n" +
-	"\x05proof\x18\b \x01(\tR\x05proof\"\x9b\x02\n" +
+	"\x05proof\x18\b \x01(\tR\x05proof\x12\x1f\n" +
+	"\vsubid_first\x18\t \x01(\rR\n" +
+	"subidFirst\x12\x1f\n" +
+	"\vsubid_count\x18\n" +
+	" \x01(\rR\n" +
+	"subidCount\x12#\n" +
+	"\rsubids_served\x18\v \x01(\bR\fsubidsServed\"\x9b\x02\n" +
 	"\x05Sweep\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x120\n" +
 	"\x05began\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05began\x120\n" +
