@@ -45,7 +45,7 @@ func rulesOf(list []*xosv1.Rule) (out []rule) {
 }
 
 func newExplainCommand() *cobra.Command {
-	c := &cobra.Command{
+	c := complete(&cobra.Command{
 		Use:   "explain [USER@VO | SERIAL | SESSION | LOGIN]",
 		Short: "Say why a login or request is allowed or refused",
 		Long: `Ask everyone who decides about an account: the core, with your own credential
@@ -56,13 +56,13 @@ and is told by which policies. The exit status is 0 if access is allowed and 77 
 it is refused.`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error { return explain(cmd, "", optional(args)) },
-	}
-	c.AddCommand(&cobra.Command{
+	}, anAccount)
+	c.AddCommand(complete(&cobra.Command{
 		Use:   "user [USER@VO]",
 		Short: "Say what decides about an account, with any certificate that is valid",
 		Args:  cobra.MaximumNArgs(1),
 		RunE:  func(cmd *cobra.Command, args []string) error { return explain(cmd, "user", optional(args)) },
-	}, &cobra.Command{
+	}, anAccount), &cobra.Command{
 		Use:   "cert SERIAL | FILE",
 		Short: "Say what decides about one certificate, by its serial or in a file",
 		Args:  cobra.ExactArgs(1),
@@ -73,12 +73,12 @@ it is refused.`,
 			}
 			return explain(cmd, "cert", serial)
 		},
-	}, &cobra.Command{
+	}, complete(&cobra.Command{
 		Use:   "login ID",
 		Short: "Say why this machine refused a login, by the id in its log (r-…) or of a session (s-…)",
 		Args:  cobra.ExactArgs(1),
 		RunE:  func(cmd *cobra.Command, args []string) error { return explain(cmd, "login", args[0]) },
-	})
+	}))
 	return c
 }
 

@@ -28,7 +28,7 @@ func guards() (xosv1connect.GuardClient, error) {
 
 func newGuardCommand() *cobra.Command {
 	c := &cobra.Command{Use: "guard", Short: "How this machine keeps VOs apart"}
-	c.AddCommand(&cobra.Command{
+	c.AddCommand(complete(&cobra.Command{
 		Use:   "status",
 		Short: "Show the level of isolation, what it consists of and, to root, what was refused",
 		Args:  cobra.NoArgs,
@@ -58,7 +58,7 @@ func newGuardCommand() *cobra.Command {
 				}
 			})
 		},
-	}, &cobra.Command{
+	}), complete(&cobra.Command{
 		Use:   "explain [PID]",
 		Short: "Say what the kernel's checks are for, and whose a process is to the guard",
 		Long: `List the checks of the kernel that keep VOs apart, each with what asks it and, to
@@ -76,7 +76,7 @@ may ask about processes of the same user.`,
 			}
 			return ask(cmd, guards, xosv1connect.GuardClient.GuardExplain, &xosv1.GuardExplainRequest{Pid: int32(pid)}, printGuardExplanation)
 		},
-	}, &cobra.Command{
+	}), complete(&cobra.Command{
 		Use:   "test",
 		Short: "Fire each measure now; the exit status is 1 if one did not hold",
 		Args:  cobra.NoArgs,
@@ -95,7 +95,7 @@ may ask about processes of the same user.`,
 			}
 			return err
 		},
-	})
+	}))
 	return c
 }
 

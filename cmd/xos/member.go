@@ -19,7 +19,7 @@ func newVOMemberCommand() *cobra.Command {
 
 func newMemberAddCommand() *cobra.Command {
 	var req xosv1.AddMemberRequest
-	c := &cobra.Command{
+	c := complete(&cobra.Command{
 		Use:   "add VO USER",
 		Short: "Make a user a member; for a member, set groups and roles anew",
 		Args:  cobra.ExactArgs(2),
@@ -32,7 +32,7 @@ func newMemberAddCommand() *cobra.Command {
 				}
 			})
 		},
-	}
+	}, aVO, gridUsers)
 	c.Flags().StringSliceVar(&req.Groups, "group", nil, "group within the VO (repeatable)")
 	c.Flags().StringSliceVar(&req.Roles, "role", nil, "role within the VO (repeatable)")
 	return c
@@ -40,7 +40,7 @@ func newMemberAddCommand() *cobra.Command {
 
 func newMemberRemoveCommand() *cobra.Command {
 	var reason, fate string
-	c := &cobra.Command{
+	c := complete(&cobra.Command{
 		Use:   "remove VO USER",
 		Short: "End a membership: logins are refused within seconds",
 		Long: `End a membership. Within seconds no machine lets her in any more. What she has
@@ -52,14 +52,14 @@ it is ended, frozen, or may finish.`,
 				fmt.Fprintf(w, "%s is no longer a member of %s\n", args[1], args[0])
 			})
 		},
-	}
+	}, aVO, gridMembers)
 	c.Flags().StringVar(&reason, "reason", "", "why, for the user to read")
 	c.Flags().StringVar(&fate, "running", "", "end, freeze or finish what she has running (default: the VO's policy)")
 	return c
 }
 
 func newMemberListCommand() *cobra.Command {
-	return &cobra.Command{
+	return complete(&cobra.Command{
 		Use:   "list VO",
 		Short: "List the members of a VO",
 		Args:  cobra.ExactArgs(1),
@@ -72,5 +72,5 @@ func newMemberListCommand() *cobra.Command {
 				})
 			})
 		},
-	}
+	}, aVO)
 }

@@ -54,7 +54,7 @@ func newUIDListCommand() *cobra.Command {
 }
 
 func newUIDShowCommand() *cobra.Command {
-	return &cobra.Command{
+	return complete(&cobra.Command{
 		Use:   "show USER@VO | UID",
 		Short: "Show what the last sweep found of a uid, and what to do about it",
 		Long: `Show an account's uid, with the range of subordinate ids that its containers have,
@@ -67,7 +67,7 @@ told of it: the account is not in use, or the pool in node.toml is another by no
 				printUID(w, a)
 			})
 		},
-	}
+	}, nodeAccounts)
 }
 
 func printUIDs(w io.Writer, a *xosv1.ListUIDsResponse) {

@@ -29,25 +29,25 @@ func newVOCommand() *cobra.Command {
 }
 
 func newVOCreateCommand() *cobra.Command {
-	return &cobra.Command{
+	return complete(&cobra.Command{
 		Use:   "create VO",
 		Short: "Create a virtual organisation",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return ask(cmd, vos, xosv1connect.VOsClient.CreateVO, &xosv1.CreateVORequest{Name: args[0]}, func(w io.Writer, a *xosv1.CreateVOResponse) { fmt.Fprintf(w, "created VO %s\n", args[0]) })
 		},
-	}
+	})
 }
 
 func newVODeleteCommand() *cobra.Command {
-	return &cobra.Command{
+	return complete(&cobra.Command{
 		Use:   "delete VO",
 		Short: "Dissolve a virtual organisation: all its memberships end",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return ask(cmd, vos, xosv1connect.VOsClient.DeleteVO, &xosv1.DeleteVORequest{Name: args[0]}, func(w io.Writer, a *xosv1.DeleteVOResponse) { fmt.Fprintf(w, "dissolved VO %s\n", args[0]) })
 		},
-	}
+	}, aVO)
 }
 
 func newVOListCommand() *cobra.Command {
@@ -68,7 +68,7 @@ func newVOListCommand() *cobra.Command {
 }
 
 func newVOPolicyCommand() *cobra.Command {
-	return &cobra.Command{
+	return complete(&cobra.Command{
 		Use:   "set-policy VO FILE",
 		Short: "Set a VO's policy, a Cedar policy set; - reads standard input",
 		Long: `Set a VO's policy, a Cedar policy set; - reads standard input, and an empty one
@@ -93,5 +93,5 @@ that permits them bounds how long a machine's credential lasts until its renewal
 			}
 			return ask(cmd, vos, xosv1connect.VOsClient.SetPolicy, &xosv1.SetPolicyRequest{Vo: args[0], Policy: string(text)}, func(w io.Writer, a *xosv1.SetPolicyResponse) { fmt.Fprintf(w, "set the policy of %s\n", args[0]) })
 		},
-	}
+	}, aVO, nil)
 }

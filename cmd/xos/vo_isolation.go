@@ -95,7 +95,7 @@ func policies(vo string) (xosv1connect.VOsClient, error) {
 
 func newVOIsolationSetCommand() *cobra.Command {
 	var version string
-	c := &cobra.Command{
+	c := complete(&cobra.Command{
 		Use:   "set VO FILE",
 		Short: "Set a VO's policy of isolation; - reads standard input, and an empty one shares nothing",
 		Long: `Set a VO's policy of isolation, as who has the role admin in it, or as root on the
@@ -119,13 +119,13 @@ and the old one stays. With --if-version it replaces only the text that you saw:
 				fmt.Fprintf(w, "set the policy of isolation of %s: version %s\n", args[0], answer.Version)
 			})
 		},
-	}
+	}, aVO, nil)
 	c.Flags().StringVar(&version, "if-version", "", "replace this version only, as show gives it")
 	return c
 }
 
 func newVOIsolationShowCommand() *cobra.Command {
-	return &cobra.Command{
+	return complete(&cobra.Command{
 		Use:   "show VO",
 		Short: "Show a VO's policy of isolation, to its members and to root on the core",
 		Args:  cobra.ExactArgs(1),
@@ -140,7 +140,7 @@ func newVOIsolationShowCommand() *cobra.Command {
 				fmt.Fprintln(w, plainLines(answer.Isolation))
 			})
 		},
-	}
+	}, aVO)
 }
 
 func newVOIsolationCheckCommand() *cobra.Command {

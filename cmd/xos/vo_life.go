@@ -37,7 +37,7 @@ func removalOf(vo *xosv1.VO) string {
 
 func newVORemovalCommand() *cobra.Command {
 	var long time.Duration
-	c := &cobra.Command{
+	c := complete(&cobra.Command{
 		Use:   "set-removal VO end|freeze|finish",
 		Short: "Say what becomes of what removed members of a VO have running",
 		Long: `When a member is removed, no machine lets her in any more. What she has running is
@@ -49,12 +49,6 @@ func newVORemovalCommand() *cobra.Command {
 Her files can be used by what is frozen or finishing until then. A ban, a revoked
 certificate, a deleted user and lost groups or roles always end what runs.`,
 		Args: cobra.ExactArgs(2),
-		ValidArgsFunction: func(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
-			if len(args) != 1 {
-				return nil, cobra.ShellCompDirectiveNoFileComp
-			}
-			return []string{"end", "freeze", "finish"}, cobra.ShellCompDirectiveNoFileComp
-		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			req := &xosv1.SetRemovalRequest{Vo: args[0], Fate: args[1], Seconds: int64(long.Seconds())}
 			return ask(cmd, revocations, xosv1connect.RevocationsClient.SetRemoval, req, func(w io.Writer, a *xosv1.SetRemovalResponse) {
@@ -66,13 +60,13 @@ certificate, a deleted user and lost groups or roles always end what runs.`,
 				fmt.Fprintf(w, "what removed members of %s run %s %s, then ended\n", args[0], verb, span(a.Seconds))
 			})
 		},
-	}
+	}, aVO, fixed("end", "freeze", "finish"))
 	c.Flags().DurationVar(&long, "for", 0, "for how long; at most 12h (default 1h)")
 	return c
 }
 
 func newVOOfflineCommand() *cobra.Command {
-	return &cobra.Command{
+	return complete(&cobra.Command{
 		Use:   "set-offline VO TIME",
 		Short: "Say how long machines may serve a VO without news from the core",
 		Long: `A machine that cannot reach the core lets members in by the last news for so long,
@@ -93,5 +87,5 @@ any case, as offline in a machine's node.toml does.`,
 				fmt.Fprintf(w, "machines serve %s without news for %s at most\n", args[0], span(req.Seconds))
 			})
 		},
-	}
+	}, aVO)
 }
