@@ -6,9 +6,11 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"sync/atomic"
 	"time"
 
 	"github.com/xtreemos/xos"
+	xosv1 "github.com/xtreemos/xos/api/xos/v1"
 	"github.com/xtreemos/xos/nodeguard/isolation"
 	"github.com/xtreemos/xos/vom"
 )
@@ -60,10 +62,13 @@ type policies struct {
 	epoch uint64 // of the bundle that vos are from
 	vos   []isolation.VO
 	said  string // the last failure that was told
+
+	serves []xos.VOName
+	now    atomic.Pointer[xosv1.InForce]
 }
 
 func newPolicies(cfg config, bundle func() vom.Bundle, fence isolator, log *slog.Logger) *policies {
-	return &policies{path: cfg.Isolation, bundle: bundle, fence: fence, log: log, kick: make(chan struct{}, 1)}
+	return &policies{path: cfg.Isolation, bundle: bundle, fence: fence, log: log, serves: cfg.VOs, kick: make(chan struct{}, 1)}
 }
 
 // changed is told of a new bundle.
@@ -120,7 +125,27 @@ func (p *policies) apply() error {
 	if err := p.fence.Isolate(p.site, vos); err != nil {
 		return err
 	}
+	now := &xosv1.InForce{Epoch: p.epoch}
+	for _, vo := range vos {
+		if vo.From == isolation.Unreadable {
+			now.Unread = append(now.Unread, string(vo.Name))
+		}
+	}
+	p.now.Store(now)
 	return bad
+}
+
+// inForce says which policies are in force: those of the last bundle with which
+// that succeeded.
+func (p *policies) inForce() *xosv1.InForce {
+	said := &xosv1.InForce{}
+	if now := p.now.Load(); now != nil {
+		said.Epoch, said.Unread = now.Epoch, now.Unread
+	}
+	for _, vo := range p.serves {
+		said.Vos = append(said.Vos, string(vo))
+	}
+	return said
 }
 
 // until is when a VO's word is too old: vom.Bundle.ServesUntil of one at hand, to

@@ -4,6 +4,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -45,7 +46,7 @@ func TestPoliciesInForce(t *testing.T) {
 		{Name: "physics", Isolation: "share.network = [\"chemistry\"]"}, {Name: "chemistry"}, {Name: "biology", Isolation: "share.network = [\"*\"]", Offline: 10 * time.Minute}}}
 	write("share = [\"network\"]\n[vo.chemistry.share]\nnetwork = [\"*\"]\n[vo.physics]\n")
 	var got inForce
-	p := newPolicies(config{Isolation: path}, func() vom.Bundle { return bundle }, &got, slog.New(slog.DiscardHandler))
+	p := newPolicies(config{Isolation: path, VOs: []xos.VOName{"physics", "chemistry"}}, func() vom.Bundle { return bundle }, &got, slog.New(slog.DiscardHandler))
 	apply := func() {
 		t.Helper()
 		if err := p.apply(); err != nil {
@@ -53,7 +54,15 @@ func TestPoliciesInForce(t *testing.T) {
 		}
 	}
 	const physics, chemistry, biology = 0, 1, 2
+	said := func(epoch uint64, unread ...string) {
+		t.Helper()
+		if now := p.inForce(); now.Epoch != epoch || !slices.Equal(now.Unread, unread) || !slices.Equal(now.Vos, []string{"physics", "chemistry"}) {
+			t.Errorf("it says %v; want epoch %d, unread %q", now, epoch, unread)
+		}
+	}
+	said(0)
 	apply()
+	said(1)
 	if !got.shares(physics, chemistry, now) || got.shares(physics, biology, now) || !got.shares(chemistry, biology, now) {
 		t.Errorf("in force: %+v", got)
 	}
@@ -73,6 +82,7 @@ func TestPoliciesInForce(t *testing.T) {
 	if os.Remove(path) != nil || p.apply() == nil || !got.shares(chemistry, biology, now) {
 		t.Errorf("without the file: %+v", got)
 	}
+	said(2)
 	// A good one counts at once, for VOs that set nothing too.
 	write("[vo.chemistry.share]\nnetwork = [\"*\"]\n")
 	apply()
@@ -86,6 +96,7 @@ func TestPoliciesInForce(t *testing.T) {
 	if got.shares(physics, chemistry, now) || got.vos[physics].From != isolation.Unreadable || !got.shares(chemistry, biology, now) {
 		t.Errorf("of what cannot be read: %+v", got.vos)
 	}
+	said(3, "physics")
 	// An epoch that is the same brings no other VOs; news prolong.
 	bundle.Issued = now.Add(2 * time.Hour)
 	apply()
@@ -100,8 +111,12 @@ func TestPoliciesInForce(t *testing.T) {
 		t.Errorf("by a bundle that nobody vouched for: %+v", got.vos)
 	}
 	bundle.Issued, bundle.Offline = issued, offline
-	got.fail = xos.Errorf(xos.Unavailable, "no")
+	bundle.Epoch, got.fail = 4, xos.Errorf(xos.Unavailable, "no")
 	if p.apply() == nil {
 		t.Error("a failure is not told")
 	}
+	said(3, "physics")
+	got.fail = nil
+	apply()
+	said(4, "physics")
 }

@@ -185,6 +185,7 @@ func node(ctx context.Context, cfg config, keeper *trust.Keeper, log *slog.Logge
 			isolation: isolation})
 	})
 	keeper.OnChange(policies.changed)
+	keeper.Say(policies.inForce)
 	group.Go(func() error { return policies.run(ctx) })
 	group.Go(func() error { return watchdog(ctx, sessions) })
 	group.Go(func() error { return fence.Run(ctx, history, accounts.UserOf) })

@@ -6,6 +6,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -128,11 +129,17 @@ func newVOIsolationShowCommand() *cobra.Command {
 	return complete(&cobra.Command{
 		Use:   "show VO",
 		Short: "Show a VO's policy of isolation, to its members and to root on the core",
-		Args:  cobra.ExactArgs(1),
+		Long: `Show a VO's policy of isolation, to its members and to root on the core; on standard
+error its version, and how many of the machines that serve the VO have it in force.
+Each says so to the core every ten seconds; one that was not heard of for a day is not
+counted. Whether the site of a machine lets it share anything is another matter: there,
+xos guard status.`,
+		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			open := func() (xosv1connect.VOsClient, error) { return policies(args[0]) }
 			return ask(cmd, open, xosv1connect.VOsClient.GetIsolation, &xosv1.GetIsolationRequest{Vo: args[0]}, func(w io.Writer, answer *xosv1.GetIsolationResponse) {
 				fmt.Fprintf(cmd.ErrOrStderr(), "version %s\n", answer.Version)
+				printWhere(cmd.ErrOrStderr(), answer.Nodes)
 				if answer.Isolation == "" {
 					fmt.Fprintf(cmd.ErrOrStderr(), "%s has set none: it shares nothing, but for what a machine's site says in its place\n", args[0])
 					return
@@ -141,6 +148,26 @@ func newVOIsolationShowCommand() *cobra.Command {
 			})
 		},
 	}, aVO)
+}
+
+// printWhere says where a policy is in force, and which machines lag.
+func printWhere(w io.Writer, nodes []*xosv1.IsolationAt) {
+	have := 0
+	for _, n := range nodes {
+		if n.InForce {
+			have++
+		}
+	}
+	fmt.Fprintf(w, "in force on %d of %d machines that serve the VO\n", have, len(nodes))
+	for _, n := range nodes {
+		switch {
+		case n.InForce:
+		case time.Since(n.Heard.AsTime()) > time.Minute:
+			fmt.Fprintf(w, "  not on %s: %s since %s\n", plain(n.Node), plain(n.Why), when(n.Heard))
+		default:
+			fmt.Fprintf(w, "  not on %s: %s\n", plain(n.Node), plain(n.Why))
+		}
+	}
 }
 
 func newVOIsolationCheckCommand() *cobra.Command {

@@ -3,6 +3,7 @@ package e2e
 import (
 	"context"
 	"fmt"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -88,6 +89,13 @@ func TestRootIsolation(t *testing.T) {
 
 	set("xenia", "lab", "", 77, "xenia@lab does not administer lab", "role admin")
 	want(ctx, t, g, "xenia", "xos vo isolation show lab", 0, "yonder")
+	eventually(t, 15*time.Second, "all machines say that they have it in force", func() error {
+		out, _ := as(ctx, t, g, "xenia", "xos vo isolation show lab")
+		if m := regexp.MustCompile(`in force on (\d+) of (\d+) machines`).FindStringSubmatch(out); m == nil || m[1] != m[2] || m[1] < "2" {
+			return fmt.Errorf("%s", out)
+		}
+		return nil
+	})
 	want(ctx, t, g, "xenia", "xos vo isolation show yonder", 66, "neither root on the core nor logged in to")
 	set("yara", "lab", `[share]\nnetwork = ["yonder"]\nkernel = ["*"]\n`, 64, "line 3")
 	open("after a policy with a mistake")

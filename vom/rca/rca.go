@@ -214,8 +214,12 @@ func (s *Service) RemoveMachine(ctx context.Context, req *connect.Request[xosv1.
 // Bundle gives machines the bundle: all of it if theirs is not the latest,
 // else only the time at which theirs was still the latest.
 func (s *Service) Bundle(ctx context.Context, req *connect.Request[xosv1.BundleRequest]) (*connect.Response[xosv1.BundleResponse], error) {
-	if _, err := s.verifier.Machine(rpc.PeerFrom(ctx).Chain); err != nil {
+	peer, err := s.verifier.Machine(rpc.PeerFrom(ctx).Chain)
+	if err != nil {
 		return nil, err
+	}
+	if said := req.Msg.InForce; said != nil && peer.Service == vom.ServiceNode {
+		s.records.Heard(peer.Node, xvoms.InForce{Epoch: said.Epoch, VOs: named(said.Vos), Unread: named(said.Unread)})
 	}
 	// Another core may have changed it: a bundle is vouched for only when read.
 	if err := s.records.Refresh(ctx); err != nil {
@@ -231,6 +235,13 @@ func (s *Service) Bundle(ctx context.Context, req *connect.Request[xosv1.BundleR
 		resp.Bundle = data
 	}
 	return connect.NewResponse(resp), nil
+}
+
+func named(words []string) (vos []xos.VOName) {
+	for _, w := range words {
+		vos = append(vos, xos.VOName(w))
+	}
+	return vos
 }
 
 // audited runs f and writes down what came of it.

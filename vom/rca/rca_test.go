@@ -6,6 +6,7 @@ import (
 	"crypto/ed25519"
 	"crypto/rand"
 	"crypto/rsa"
+	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
 	"net"
@@ -243,5 +244,35 @@ func TestMachines(t *testing.T) {
 	g.Pass(31 * 24 * time.Hour)
 	if _, err := bundle(g.As(credtest.Chain(t, storage)), 0); !xos.Is(err, xos.Expired) {
 		t.Errorf("expired: %v", err)
+	}
+}
+
+// TestNodesSayWhatIsInForce: a node's word is taken of itself, and of nodes only;
+// a removed one has none.
+func TestNodesSayWhatIsInForce(t *testing.T) {
+	g := vomtest.Start(t)
+	g.Member("alice@physics")
+	node, storage := g.Join("node1", vom.ServiceNode), g.Join("store1", vom.ServiceStorage)
+	for _, cert := range []tls.Certificate{node, storage} {
+		if _, err := g.RCA.Bundle(g.As(credtest.Chain(t, cert)), connect.NewRequest(&xosv1.BundleRequest{
+			InForce: &xosv1.InForce{Epoch: g.Records.Bundle().Epoch, Vos: []string{"*"}}})); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for ctx, want := range map[context.Context]xos.Kind{g.Stranger(): xos.Permission, g.Root(): xos.Permission,
+		g.As(credtest.Chain(t, credtest.New(t).Machine("node9", vom.ServiceNode))): xos.Permission} {
+		if _, err := g.RCA.Bundle(ctx, connect.NewRequest(&xosv1.BundleRequest{InForce: &xosv1.InForce{Epoch: 1, Vos: []string{"*"}}})); !xos.Is(err, want) {
+			t.Error(err)
+		}
+	}
+	_, nodes, err := g.Records.IsolationInForce(t.Context(), "physics")
+	if err != nil || len(nodes) != 1 || nodes[0].Node != "node1" || !nodes[0].InForce {
+		t.Errorf("%+v, %v", nodes, err)
+	}
+	if _, err := g.RCA.RemoveMachine(g.Root(), connect.NewRequest(&xosv1.RemoveMachineRequest{Name: "node1"})); err != nil {
+		t.Fatal(err)
+	}
+	if _, nodes, err := g.Records.IsolationInForce(t.Context(), "physics"); err != nil || len(nodes) != 0 {
+		t.Errorf("of a removed machine: %+v, %v", nodes, err)
 	}
 }

@@ -66,6 +66,7 @@ type Keeper struct {
 
 	mu        sync.Mutex
 	listeners []func(vom.Bundle)
+	inForce   func() *xosv1.InForce
 }
 
 // Open reads what is on disk. A machine that has not joined yet has an empty
@@ -149,6 +150,25 @@ func (k *Keeper) OnChange(f func(vom.Bundle)) {
 	f(k.Bundle())
 }
 
+// Say has the core told, each time that news are asked for, which policies are in
+// force here.
+func (k *Keeper) Say(inForce func() *xosv1.InForce) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.inForce = inForce
+}
+
+// said is what Say was given, now.
+func (k *Keeper) said() *xosv1.InForce {
+	k.mu.Lock()
+	f := k.inForce
+	k.mu.Unlock()
+	if f == nil {
+		return nil
+	}
+	return f()
+}
+
 // Refresh has the core asked for news at once.
 func (k *Keeper) Refresh() {
 	select {
@@ -222,7 +242,7 @@ func (k *Keeper) update(ctx context.Context, client xosv1connect.MachinesClient)
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	old := *k.bundle.Load()
-	resp, err := client.Bundle(ctx, connect.NewRequest(&xosv1.BundleRequest{Epoch: old.Epoch}))
+	resp, err := client.Bundle(ctx, connect.NewRequest(&xosv1.BundleRequest{Epoch: old.Epoch, InForce: k.said()}))
 	if err == nil {
 		err = k.take(old, resp.Msg)
 	}

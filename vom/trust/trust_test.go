@@ -300,3 +300,24 @@ func TestDamagedState(t *testing.T) {
 	}
 	f.open()
 }
+
+// TestSaysWhatIsInForce: each question for news says it, as it is then.
+func TestSaysWhatIsInForce(t *testing.T) {
+	f := start(t)
+	f.Member("alice@physics")
+	f.join()
+	k := f.open()
+	var epoch atomic.Uint64
+	k.Say(func() *xosv1.InForce { return &xosv1.InForce{Epoch: epoch.Load(), Vos: []string{"physics"}} })
+	defer f.run(k)()
+	inForce := func() (said, has bool) {
+		_, nodes, err := f.Records.IsolationInForce(t.Context(), "physics")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(nodes) == 1 && nodes[0].Node == "node1", len(nodes) == 1 && nodes[0].InForce
+	}
+	wait(t, "it says that nothing is", func() bool { said, has := inForce(); return said && !has })
+	epoch.Store(f.Records.Bundle().Epoch)
+	wait(t, "it says that the news are", func() bool { _, has := inForce(); return has })
+}

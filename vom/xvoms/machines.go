@@ -240,6 +240,7 @@ func (r *Records) RemoveMachine(ctx context.Context, name xos.NodeID, why, by st
 	if err != nil {
 		return err
 	}
+	defer r.heard.forget(name) // if it is still there it says more
 	return r.change(ctx, func(t kv.Txn) error {
 		before, found := r.now(), false
 		// Its own certificates, which may be older than the configuration, and

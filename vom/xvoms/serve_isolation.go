@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"connectrpc.com/connect"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/xtreemos/xos"
 	xosv1 "github.com/xtreemos/xos/api/xos/v1"
@@ -18,8 +19,12 @@ func (s *Service) GetIsolation(ctx context.Context, req *connect.Request[xosv1.G
 	var resp *xosv1.GetIsolationResponse
 	if err == nil {
 		var text string
-		text, err = s.records.Isolation(ctx, xos.VOName(req.Msg.Vo))
+		var nodes []IsolationAt
+		text, nodes, err = s.records.IsolationInForce(ctx, xos.VOName(req.Msg.Vo))
 		resp = &xosv1.GetIsolationResponse{Vo: req.Msg.Vo, Isolation: text, Version: IsolationVersion(text)}
+		for _, n := range nodes {
+			resp.Nodes = append(resp.Nodes, &xosv1.IsolationAt{Node: string(n.Node), InForce: n.InForce, Why: n.Why, Heard: timestamppb.New(n.Heard)})
+		}
 	}
 	return noted(ctx, s, audit.Record{Actor: who, Action: req.Spec().Procedure, Subject: req.Msg.Vo, VO: xos.VOName(req.Msg.Vo)}, resp, err)
 }

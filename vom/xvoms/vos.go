@@ -17,9 +17,11 @@ type voRecord struct {
 	Groups  []xos.GroupName `json:"groups,omitempty"` // sorted
 	Policy  string          `json:"policy,omitempty"`
 	// Isolation is the text of the VO's policy of isolation.
-	Isolation string        `json:"isolation,omitempty"`
-	Removal   vom.Removal   `json:"removal,omitzero"`
-	Offline   time.Duration `json:"offline,omitempty"`
+	Isolation string `json:"isolation,omitempty"`
+	// IsolationEpoch is that of the first bundle with this text; 0: not known.
+	IsolationEpoch uint64        `json:"isolation_epoch,omitempty"`
+	Removal        vom.Removal   `json:"removal,omitzero"`
+	Offline        time.Duration `json:"offline,omitempty"`
 }
 
 // of gives what machines know of a VO.
@@ -126,16 +128,35 @@ func (r *Records) SetPolicy(ctx context.Context, name xos.VOName, policy string)
 
 // Isolation gives a VO's policy of isolation.
 func (r *Records) Isolation(ctx context.Context, name xos.VOName) (string, error) {
+	text, _, err := r.IsolationInForce(ctx, name)
+	return text, err
+}
+
+// IsolationInForce gives a VO's policy of isolation, and where it is in force, by
+// what the nodes that serve the VO said to this core last: each says it every ten
+// seconds.
+func (r *Records) IsolationInForce(ctx context.Context, name xos.VOName) (text string, nodes []IsolationAt, err error) {
 	var v voRecord
-	err := r.db.View(ctx, func(t kv.Txn) error {
+	var latest uint64
+	err = r.db.View(ctx, func(t kv.Txn) error {
 		var ok bool
 		var err error
 		if v, ok, err = read[voRecord](t, keyVO(name)); err == nil && !ok {
 			err = noVO(name)
 		}
+		if err == nil {
+			latest, err = epoch(t)
+		}
 		return err
 	})
-	return v.Isolation, err
+	if err != nil {
+		return "", nil, err
+	}
+	since := v.IsolationEpoch
+	if since == 0 {
+		since = latest
+	}
+	return v.Isolation, r.heard.isolationAt(name, since, latest, r.now()), nil
 }
 
 // IsolationVersion names a text of a policy of isolation, by 64 bits of its
@@ -169,7 +190,11 @@ func (r *Records) SetIsolation(ctx context.Context, name xos.VOName, text, ifVer
 			return xos.Errorf(xos.Conflict, "the policy of isolation of %s has been changed: it is version %s, not %.20q", name, IsolationVersion(v.Isolation), ifVersion).
 				WithHint("look at it and decide anew: xos vo isolation show %s", name)
 		}
-		v.Isolation = text
+		now, err := epoch(t)
+		if err != nil {
+			return err
+		}
+		v.Isolation, v.IsolationEpoch = text, now+1 // bumped below
 		if err := write(t, keyVO(name), v); err != nil {
 			return err
 		}

@@ -78,6 +78,7 @@ type Records struct {
 	bundle  atomic.Pointer[vom.Bundle]
 	refresh sync.Mutex
 	changed chan uint64
+	heard   heard
 }
 
 // New opens the records in db. volumes may be nil: members then have no home.

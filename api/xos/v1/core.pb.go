@@ -1360,10 +1360,12 @@ func (x *GetIsolationRequest) GetVo() string {
 }
 
 type GetIsolationResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Vo            string                 `protobuf:"bytes,1,opt,name=vo,proto3" json:"vo,omitempty"`
-	Isolation     string                 `protobuf:"bytes,2,opt,name=isolation,proto3" json:"isolation,omitempty"` // TOML; "" shares nothing
-	Version       string                 `protobuf:"bytes,3,opt,name=version,proto3" json:"version,omitempty"`     // of this text, of 16 hexadecimal digits
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Vo        string                 `protobuf:"bytes,1,opt,name=vo,proto3" json:"vo,omitempty"`
+	Isolation string                 `protobuf:"bytes,2,opt,name=isolation,proto3" json:"isolation,omitempty"` // TOML; "" shares nothing
+	Version   string                 `protobuf:"bytes,3,opt,name=version,proto3" json:"version,omitempty"`     // of this text, of 16 hexadecimal digits
+	// The nodes that serve the VO and were heard of in the last day, by name.
+	Nodes         []*IsolationAt `protobuf:"bytes,4,rep,name=nodes,proto3" json:"nodes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1419,6 +1421,82 @@ func (x *GetIsolationResponse) GetVersion() string {
 	return ""
 }
 
+func (x *GetIsolationResponse) GetNodes() []*IsolationAt {
+	if x != nil {
+		return x.Nodes
+	}
+	return nil
+}
+
+// IsolationAt says whether a node has this text in force, as it said itself.
+type IsolationAt struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	InForce       bool                   `protobuf:"varint,2,opt,name=in_force,json=inForce,proto3" json:"in_force,omitempty"` // and the node was heard of just now
+	Why           string                 `protobuf:"bytes,3,opt,name=why,proto3" json:"why,omitempty"`                         // if it is not
+	Heard         *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=heard,proto3" json:"heard,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *IsolationAt) Reset() {
+	*x = IsolationAt{}
+	mi := &file_xos_v1_core_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *IsolationAt) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*IsolationAt) ProtoMessage() {}
+
+func (x *IsolationAt) ProtoReflect() protoreflect.Message {
+	mi := &file_xos_v1_core_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use IsolationAt.ProtoReflect.Descriptor instead.
+func (*IsolationAt) Descriptor() ([]byte, []int) {
+	return file_xos_v1_core_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *IsolationAt) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *IsolationAt) GetInForce() bool {
+	if x != nil {
+		return x.InForce
+	}
+	return false
+}
+
+func (x *IsolationAt) GetWhy() string {
+	if x != nil {
+		return x.Why
+	}
+	return ""
+}
+
+func (x *IsolationAt) GetHeard() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Heard
+	}
+	return nil
+}
+
 type SetIsolationRequest struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
 	Vo        string                 `protobuf:"bytes,1,opt,name=vo,proto3" json:"vo,omitempty"`
@@ -1431,7 +1509,7 @@ type SetIsolationRequest struct {
 
 func (x *SetIsolationRequest) Reset() {
 	*x = SetIsolationRequest{}
-	mi := &file_xos_v1_core_proto_msgTypes[24]
+	mi := &file_xos_v1_core_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1443,7 +1521,7 @@ func (x *SetIsolationRequest) String() string {
 func (*SetIsolationRequest) ProtoMessage() {}
 
 func (x *SetIsolationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_xos_v1_core_proto_msgTypes[24]
+	mi := &file_xos_v1_core_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1456,7 +1534,7 @@ func (x *SetIsolationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetIsolationRequest.ProtoReflect.Descriptor instead.
 func (*SetIsolationRequest) Descriptor() ([]byte, []int) {
-	return file_xos_v1_core_proto_rawDescGZIP(), []int{24}
+	return file_xos_v1_core_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *SetIsolationRequest) GetVo() string {
@@ -1489,7 +1567,7 @@ type SetIsolationResponse struct {
 
 func (x *SetIsolationResponse) Reset() {
 	*x = SetIsolationResponse{}
-	mi := &file_xos_v1_core_proto_msgTypes[25]
+	mi := &file_xos_v1_core_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1501,7 +1579,7 @@ func (x *SetIsolationResponse) String() string {
 func (*SetIsolationResponse) ProtoMessage() {}
 
 func (x *SetIsolationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_xos_v1_core_proto_msgTypes[25]
+	mi := &file_xos_v1_core_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1514,7 +1592,7 @@ func (x *SetIsolationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetIsolationResponse.ProtoReflect.Descriptor instead.
 func (*SetIsolationResponse) Descriptor() ([]byte, []int) {
-	return file_xos_v1_core_proto_rawDescGZIP(), []int{25}
+	return file_xos_v1_core_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *SetIsolationResponse) GetVersion() string {
@@ -1536,7 +1614,7 @@ type User struct {
 
 func (x *User) Reset() {
 	*x = User{}
-	mi := &file_xos_v1_core_proto_msgTypes[26]
+	mi := &file_xos_v1_core_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1548,7 +1626,7 @@ func (x *User) String() string {
 func (*User) ProtoMessage() {}
 
 func (x *User) ProtoReflect() protoreflect.Message {
-	mi := &file_xos_v1_core_proto_msgTypes[26]
+	mi := &file_xos_v1_core_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1561,7 +1639,7 @@ func (x *User) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use User.ProtoReflect.Descriptor instead.
 func (*User) Descriptor() ([]byte, []int) {
-	return file_xos_v1_core_proto_rawDescGZIP(), []int{26}
+	return file_xos_v1_core_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *User) GetName() string {
@@ -1603,7 +1681,7 @@ type CreateUserRequest struct {
 
 func (x *CreateUserRequest) Reset() {
 	*x = CreateUserRequest{}
-	mi := &file_xos_v1_core_proto_msgTypes[27]
+	mi := &file_xos_v1_core_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1615,7 +1693,7 @@ func (x *CreateUserRequest) String() string {
 func (*CreateUserRequest) ProtoMessage() {}
 
 func (x *CreateUserRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_xos_v1_core_proto_msgTypes[27]
+	mi := &file_xos_v1_core_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1628,7 +1706,7 @@ func (x *CreateUserRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateUserRequest.ProtoReflect.Descriptor instead.
 func (*CreateUserRequest) Descriptor() ([]byte, []int) {
-	return file_xos_v1_core_proto_rawDescGZIP(), []int{27}
+	return file_xos_v1_core_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *CreateUserRequest) GetName() string {
@@ -1663,7 +1741,7 @@ type CreateUserResponse struct {
 
 func (x *CreateUserResponse) Reset() {
 	*x = CreateUserResponse{}
-	mi := &file_xos_v1_core_proto_msgTypes[28]
+	mi := &file_xos_v1_core_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1675,7 +1753,7 @@ func (x *CreateUserResponse) String() string {
 func (*CreateUserResponse) ProtoMessage() {}
 
 func (x *CreateUserResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_xos_v1_core_proto_msgTypes[28]
+	mi := &file_xos_v1_core_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1688,7 +1766,7 @@ func (x *CreateUserResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateUserResponse.ProtoReflect.Descriptor instead.
 func (*CreateUserResponse) Descriptor() ([]byte, []int) {
-	return file_xos_v1_core_proto_rawDescGZIP(), []int{28}
+	return file_xos_v1_core_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *CreateUserResponse) GetToken() string {
@@ -1715,7 +1793,7 @@ type SetPasswordRequest struct {
 
 func (x *SetPasswordRequest) Reset() {
 	*x = SetPasswordRequest{}
-	mi := &file_xos_v1_core_proto_msgTypes[29]
+	mi := &file_xos_v1_core_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1727,7 +1805,7 @@ func (x *SetPasswordRequest) String() string {
 func (*SetPasswordRequest) ProtoMessage() {}
 
 func (x *SetPasswordRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_xos_v1_core_proto_msgTypes[29]
+	mi := &file_xos_v1_core_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1740,7 +1818,7 @@ func (x *SetPasswordRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetPasswordRequest.ProtoReflect.Descriptor instead.
 func (*SetPasswordRequest) Descriptor() ([]byte, []int) {
-	return file_xos_v1_core_proto_rawDescGZIP(), []int{29}
+	return file_xos_v1_core_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *SetPasswordRequest) GetName() string {
@@ -1765,7 +1843,7 @@ type SetPasswordResponse struct {
 
 func (x *SetPasswordResponse) Reset() {
 	*x = SetPasswordResponse{}
-	mi := &file_xos_v1_core_proto_msgTypes[30]
+	mi := &file_xos_v1_core_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1777,7 +1855,7 @@ func (x *SetPasswordResponse) String() string {
 func (*SetPasswordResponse) ProtoMessage() {}
 
 func (x *SetPasswordResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_xos_v1_core_proto_msgTypes[30]
+	mi := &file_xos_v1_core_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1790,7 +1868,7 @@ func (x *SetPasswordResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetPasswordResponse.ProtoReflect.Descriptor instead.
 func (*SetPasswordResponse) Descriptor() ([]byte, []int) {
-	return file_xos_v1_core_proto_rawDescGZIP(), []int{30}
+	return file_xos_v1_core_proto_rawDescGZIP(), []int{31}
 }
 
 type CreateTokenRequest struct {
@@ -1803,7 +1881,7 @@ type CreateTokenRequest struct {
 
 func (x *CreateTokenRequest) Reset() {
 	*x = CreateTokenRequest{}
-	mi := &file_xos_v1_core_proto_msgTypes[31]
+	mi := &file_xos_v1_core_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1815,7 +1893,7 @@ func (x *CreateTokenRequest) String() string {
 func (*CreateTokenRequest) ProtoMessage() {}
 
 func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_xos_v1_core_proto_msgTypes[31]
+	mi := &file_xos_v1_core_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1828,7 +1906,7 @@ func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenRequest.ProtoReflect.Descriptor instead.
 func (*CreateTokenRequest) Descriptor() ([]byte, []int) {
-	return file_xos_v1_core_proto_rawDescGZIP(), []int{31}
+	return file_xos_v1_core_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *CreateTokenRequest) GetName() string {
@@ -1855,7 +1933,7 @@ type CreateTokenResponse struct {
 
 func (x *CreateTokenResponse) Reset() {
 	*x = CreateTokenResponse{}
-	mi := &file_xos_v1_core_proto_msgTypes[32]
+	mi := &file_xos_v1_core_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1867,7 +1945,7 @@ func (x *CreateTokenResponse) String() string {
 func (*CreateTokenResponse) ProtoMessage() {}
 
 func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_xos_v1_core_proto_msgTypes[32]
+	mi := &file_xos_v1_core_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1880,7 +1958,7 @@ func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenResponse.ProtoReflect.Descriptor instead.
 func (*CreateTokenResponse) Descriptor() ([]byte, []int) {
-	return file_xos_v1_core_proto_rawDescGZIP(), []int{32}
+	return file_xos_v1_core_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *CreateTokenResponse) GetToken() string {
@@ -1906,7 +1984,7 @@ type DeleteUserRequest struct {
 
 func (x *DeleteUserRequest) Reset() {
 	*x = DeleteUserRequest{}
-	mi := &file_xos_v1_core_proto_msgTypes[33]
+	mi := &file_xos_v1_core_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1918,7 +1996,7 @@ func (x *DeleteUserRequest) String() string {
 func (*DeleteUserRequest) ProtoMessage() {}
 
 func (x *DeleteUserRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_xos_v1_core_proto_msgTypes[33]
+	mi := &file_xos_v1_core_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1931,7 +2009,7 @@ func (x *DeleteUserRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteUserRequest.ProtoReflect.Descriptor instead.
 func (*DeleteUserRequest) Descriptor() ([]byte, []int) {
-	return file_xos_v1_core_proto_rawDescGZIP(), []int{33}
+	return file_xos_v1_core_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *DeleteUserRequest) GetName() string {
@@ -1949,7 +2027,7 @@ type DeleteUserResponse struct {
 
 func (x *DeleteUserResponse) Reset() {
 	*x = DeleteUserResponse{}
-	mi := &file_xos_v1_core_proto_msgTypes[34]
+	mi := &file_xos_v1_core_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1961,7 +2039,7 @@ func (x *DeleteUserResponse) String() string {
 func (*DeleteUserResponse) ProtoMessage() {}
 
 func (x *DeleteUserResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_xos_v1_core_proto_msgTypes[34]
+	mi := &file_xos_v1_core_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1974,7 +2052,7 @@ func (x *DeleteUserResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteUserResponse.ProtoReflect.Descriptor instead.
 func (*DeleteUserResponse) Descriptor() ([]byte, []int) {
-	return file_xos_v1_core_proto_rawDescGZIP(), []int{34}
+	return file_xos_v1_core_proto_rawDescGZIP(), []int{35}
 }
 
 type ListUsersRequest struct {
@@ -1985,7 +2063,7 @@ type ListUsersRequest struct {
 
 func (x *ListUsersRequest) Reset() {
 	*x = ListUsersRequest{}
-	mi := &file_xos_v1_core_proto_msgTypes[35]
+	mi := &file_xos_v1_core_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1997,7 +2075,7 @@ func (x *ListUsersRequest) String() string {
 func (*ListUsersRequest) ProtoMessage() {}
 
 func (x *ListUsersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_xos_v1_core_proto_msgTypes[35]
+	mi := &file_xos_v1_core_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2010,7 +2088,7 @@ func (x *ListUsersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListUsersRequest.ProtoReflect.Descriptor instead.
 func (*ListUsersRequest) Descriptor() ([]byte, []int) {
-	return file_xos_v1_core_proto_rawDescGZIP(), []int{35}
+	return file_xos_v1_core_proto_rawDescGZIP(), []int{36}
 }
 
 type ListUsersResponse struct {
@@ -2022,7 +2100,7 @@ type ListUsersResponse struct {
 
 func (x *ListUsersResponse) Reset() {
 	*x = ListUsersResponse{}
-	mi := &file_xos_v1_core_proto_msgTypes[36]
+	mi := &file_xos_v1_core_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2034,7 +2112,7 @@ func (x *ListUsersResponse) String() string {
 func (*ListUsersResponse) ProtoMessage() {}
 
 func (x *ListUsersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_xos_v1_core_proto_msgTypes[36]
+	mi := &file_xos_v1_core_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2047,7 +2125,7 @@ func (x *ListUsersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListUsersResponse.ProtoReflect.Descriptor instead.
 func (*ListUsersResponse) Descriptor() ([]byte, []int) {
-	return file_xos_v1_core_proto_rawDescGZIP(), []int{36}
+	return file_xos_v1_core_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ListUsersResponse) GetUsers() []*User {
@@ -2069,7 +2147,7 @@ type AddMemberRequest struct {
 
 func (x *AddMemberRequest) Reset() {
 	*x = AddMemberRequest{}
-	mi := &file_xos_v1_core_proto_msgTypes[37]
+	mi := &file_xos_v1_core_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2081,7 +2159,7 @@ func (x *AddMemberRequest) String() string {
 func (*AddMemberRequest) ProtoMessage() {}
 
 func (x *AddMemberRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_xos_v1_core_proto_msgTypes[37]
+	mi := &file_xos_v1_core_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2094,7 +2172,7 @@ func (x *AddMemberRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddMemberRequest.ProtoReflect.Descriptor instead.
 func (*AddMemberRequest) Descriptor() ([]byte, []int) {
-	return file_xos_v1_core_proto_rawDescGZIP(), []int{37}
+	return file_xos_v1_core_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *AddMemberRequest) GetVo() string {
@@ -2136,7 +2214,7 @@ type AddMemberResponse struct {
 
 func (x *AddMemberResponse) Reset() {
 	*x = AddMemberResponse{}
-	mi := &file_xos_v1_core_proto_msgTypes[38]
+	mi := &file_xos_v1_core_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2148,7 +2226,7 @@ func (x *AddMemberResponse) String() string {
 func (*AddMemberResponse) ProtoMessage() {}
 
 func (x *AddMemberResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_xos_v1_core_proto_msgTypes[38]
+	mi := &file_xos_v1_core_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2161,7 +2239,7 @@ func (x *AddMemberResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddMemberResponse.ProtoReflect.Descriptor instead.
 func (*AddMemberResponse) Descriptor() ([]byte, []int) {
-	return file_xos_v1_core_proto_rawDescGZIP(), []int{38}
+	return file_xos_v1_core_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *AddMemberResponse) GetHome() string {
@@ -2192,7 +2270,7 @@ type RemoveMemberRequest struct {
 
 func (x *RemoveMemberRequest) Reset() {
 	*x = RemoveMemberRequest{}
-	mi := &file_xos_v1_core_proto_msgTypes[39]
+	mi := &file_xos_v1_core_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2204,7 +2282,7 @@ func (x *RemoveMemberRequest) String() string {
 func (*RemoveMemberRequest) ProtoMessage() {}
 
 func (x *RemoveMemberRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_xos_v1_core_proto_msgTypes[39]
+	mi := &file_xos_v1_core_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2217,7 +2295,7 @@ func (x *RemoveMemberRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveMemberRequest.ProtoReflect.Descriptor instead.
 func (*RemoveMemberRequest) Descriptor() ([]byte, []int) {
-	return file_xos_v1_core_proto_rawDescGZIP(), []int{39}
+	return file_xos_v1_core_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *RemoveMemberRequest) GetVo() string {
@@ -2256,7 +2334,7 @@ type RemoveMemberResponse struct {
 
 func (x *RemoveMemberResponse) Reset() {
 	*x = RemoveMemberResponse{}
-	mi := &file_xos_v1_core_proto_msgTypes[40]
+	mi := &file_xos_v1_core_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2268,7 +2346,7 @@ func (x *RemoveMemberResponse) String() string {
 func (*RemoveMemberResponse) ProtoMessage() {}
 
 func (x *RemoveMemberResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_xos_v1_core_proto_msgTypes[40]
+	mi := &file_xos_v1_core_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2281,7 +2359,7 @@ func (x *RemoveMemberResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveMemberResponse.ProtoReflect.Descriptor instead.
 func (*RemoveMemberResponse) Descriptor() ([]byte, []int) {
-	return file_xos_v1_core_proto_rawDescGZIP(), []int{40}
+	return file_xos_v1_core_proto_rawDescGZIP(), []int{41}
 }
 
 type ListMembersRequest struct {
@@ -2293,7 +2371,7 @@ type ListMembersRequest struct {
 
 func (x *ListMembersRequest) Reset() {
 	*x = ListMembersRequest{}
-	mi := &file_xos_v1_core_proto_msgTypes[41]
+	mi := &file_xos_v1_core_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2305,7 +2383,7 @@ func (x *ListMembersRequest) String() string {
 func (*ListMembersRequest) ProtoMessage() {}
 
 func (x *ListMembersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_xos_v1_core_proto_msgTypes[41]
+	mi := &file_xos_v1_core_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2318,7 +2396,7 @@ func (x *ListMembersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMembersRequest.ProtoReflect.Descriptor instead.
 func (*ListMembersRequest) Descriptor() ([]byte, []int) {
-	return file_xos_v1_core_proto_rawDescGZIP(), []int{41}
+	return file_xos_v1_core_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *ListMembersRequest) GetVo() string {
@@ -2337,7 +2415,7 @@ type ListMembersResponse struct {
 
 func (x *ListMembersResponse) Reset() {
 	*x = ListMembersResponse{}
-	mi := &file_xos_v1_core_proto_msgTypes[42]
+	mi := &file_xos_v1_core_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2349,7 +2427,7 @@ func (x *ListMembersResponse) String() string {
 func (*ListMembersResponse) ProtoMessage() {}
 
 func (x *ListMembersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_xos_v1_core_proto_msgTypes[42]
+	mi := &file_xos_v1_core_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2362,7 +2440,7 @@ func (x *ListMembersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMembersResponse.ProtoReflect.Descriptor instead.
 func (*ListMembersResponse) Descriptor() ([]byte, []int) {
-	return file_xos_v1_core_proto_rawDescGZIP(), []int{42}
+	return file_xos_v1_core_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *ListMembersResponse) GetMembers() []*Attributes {
@@ -2382,7 +2460,7 @@ type CreateJoinTokenRequest struct {
 
 func (x *CreateJoinTokenRequest) Reset() {
 	*x = CreateJoinTokenRequest{}
-	mi := &file_xos_v1_core_proto_msgTypes[43]
+	mi := &file_xos_v1_core_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2394,7 +2472,7 @@ func (x *CreateJoinTokenRequest) String() string {
 func (*CreateJoinTokenRequest) ProtoMessage() {}
 
 func (x *CreateJoinTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_xos_v1_core_proto_msgTypes[43]
+	mi := &file_xos_v1_core_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2407,7 +2485,7 @@ func (x *CreateJoinTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateJoinTokenRequest.ProtoReflect.Descriptor instead.
 func (*CreateJoinTokenRequest) Descriptor() ([]byte, []int) {
-	return file_xos_v1_core_proto_rawDescGZIP(), []int{43}
+	return file_xos_v1_core_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *CreateJoinTokenRequest) GetSeconds() int64 {
@@ -2434,7 +2512,7 @@ type CreateJoinTokenResponse struct {
 
 func (x *CreateJoinTokenResponse) Reset() {
 	*x = CreateJoinTokenResponse{}
-	mi := &file_xos_v1_core_proto_msgTypes[44]
+	mi := &file_xos_v1_core_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2446,7 +2524,7 @@ func (x *CreateJoinTokenResponse) String() string {
 func (*CreateJoinTokenResponse) ProtoMessage() {}
 
 func (x *CreateJoinTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_xos_v1_core_proto_msgTypes[44]
+	mi := &file_xos_v1_core_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2459,7 +2537,7 @@ func (x *CreateJoinTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateJoinTokenResponse.ProtoReflect.Descriptor instead.
 func (*CreateJoinTokenResponse) Descriptor() ([]byte, []int) {
-	return file_xos_v1_core_proto_rawDescGZIP(), []int{44}
+	return file_xos_v1_core_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *CreateJoinTokenResponse) GetToken() string {
@@ -2489,7 +2567,7 @@ type JoinRequest struct {
 
 func (x *JoinRequest) Reset() {
 	*x = JoinRequest{}
-	mi := &file_xos_v1_core_proto_msgTypes[45]
+	mi := &file_xos_v1_core_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2501,7 +2579,7 @@ func (x *JoinRequest) String() string {
 func (*JoinRequest) ProtoMessage() {}
 
 func (x *JoinRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_xos_v1_core_proto_msgTypes[45]
+	mi := &file_xos_v1_core_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2514,7 +2592,7 @@ func (x *JoinRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinRequest.ProtoReflect.Descriptor instead.
 func (*JoinRequest) Descriptor() ([]byte, []int) {
-	return file_xos_v1_core_proto_rawDescGZIP(), []int{45}
+	return file_xos_v1_core_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *JoinRequest) GetToken() string {
@@ -2564,7 +2642,7 @@ type JoinResponse struct {
 
 func (x *JoinResponse) Reset() {
 	*x = JoinResponse{}
-	mi := &file_xos_v1_core_proto_msgTypes[46]
+	mi := &file_xos_v1_core_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2576,7 +2654,7 @@ func (x *JoinResponse) String() string {
 func (*JoinResponse) ProtoMessage() {}
 
 func (x *JoinResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_xos_v1_core_proto_msgTypes[46]
+	mi := &file_xos_v1_core_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2589,7 +2667,7 @@ func (x *JoinResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinResponse.ProtoReflect.Descriptor instead.
 func (*JoinResponse) Descriptor() ([]byte, []int) {
-	return file_xos_v1_core_proto_rawDescGZIP(), []int{46}
+	return file_xos_v1_core_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *JoinResponse) GetX509Chain() [][]byte {
@@ -2630,7 +2708,7 @@ type RenewMachineRequest struct {
 
 func (x *RenewMachineRequest) Reset() {
 	*x = RenewMachineRequest{}
-	mi := &file_xos_v1_core_proto_msgTypes[47]
+	mi := &file_xos_v1_core_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2642,7 +2720,7 @@ func (x *RenewMachineRequest) String() string {
 func (*RenewMachineRequest) ProtoMessage() {}
 
 func (x *RenewMachineRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_xos_v1_core_proto_msgTypes[47]
+	mi := &file_xos_v1_core_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2655,7 +2733,7 @@ func (x *RenewMachineRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewMachineRequest.ProtoReflect.Descriptor instead.
 func (*RenewMachineRequest) Descriptor() ([]byte, []int) {
-	return file_xos_v1_core_proto_rawDescGZIP(), []int{47}
+	return file_xos_v1_core_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *RenewMachineRequest) GetCsr() []byte {
@@ -2685,7 +2763,7 @@ type Machine struct {
 
 func (x *Machine) Reset() {
 	*x = Machine{}
-	mi := &file_xos_v1_core_proto_msgTypes[48]
+	mi := &file_xos_v1_core_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2697,7 +2775,7 @@ func (x *Machine) String() string {
 func (*Machine) ProtoMessage() {}
 
 func (x *Machine) ProtoReflect() protoreflect.Message {
-	mi := &file_xos_v1_core_proto_msgTypes[48]
+	mi := &file_xos_v1_core_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2710,7 +2788,7 @@ func (x *Machine) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Machine.ProtoReflect.Descriptor instead.
 func (*Machine) Descriptor() ([]byte, []int) {
-	return file_xos_v1_core_proto_rawDescGZIP(), []int{48}
+	return file_xos_v1_core_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *Machine) GetName() string {
@@ -2756,7 +2834,7 @@ type ListMachinesRequest struct {
 
 func (x *ListMachinesRequest) Reset() {
 	*x = ListMachinesRequest{}
-	mi := &file_xos_v1_core_proto_msgTypes[49]
+	mi := &file_xos_v1_core_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2768,7 +2846,7 @@ func (x *ListMachinesRequest) String() string {
 func (*ListMachinesRequest) ProtoMessage() {}
 
 func (x *ListMachinesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_xos_v1_core_proto_msgTypes[49]
+	mi := &file_xos_v1_core_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2781,7 +2859,7 @@ func (x *ListMachinesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMachinesRequest.ProtoReflect.Descriptor instead.
 func (*ListMachinesRequest) Descriptor() ([]byte, []int) {
-	return file_xos_v1_core_proto_rawDescGZIP(), []int{49}
+	return file_xos_v1_core_proto_rawDescGZIP(), []int{50}
 }
 
 type ListMachinesResponse struct {
@@ -2793,7 +2871,7 @@ type ListMachinesResponse struct {
 
 func (x *ListMachinesResponse) Reset() {
 	*x = ListMachinesResponse{}
-	mi := &file_xos_v1_core_proto_msgTypes[50]
+	mi := &file_xos_v1_core_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2805,7 +2883,7 @@ func (x *ListMachinesResponse) String() string {
 func (*ListMachinesResponse) ProtoMessage() {}
 
 func (x *ListMachinesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_xos_v1_core_proto_msgTypes[50]
+	mi := &file_xos_v1_core_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2818,7 +2896,7 @@ func (x *ListMachinesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMachinesResponse.ProtoReflect.Descriptor instead.
 func (*ListMachinesResponse) Descriptor() ([]byte, []int) {
-	return file_xos_v1_core_proto_rawDescGZIP(), []int{50}
+	return file_xos_v1_core_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *ListMachinesResponse) GetMachines() []*Machine {
@@ -2838,7 +2916,7 @@ type RemoveMachineRequest struct {
 
 func (x *RemoveMachineRequest) Reset() {
 	*x = RemoveMachineRequest{}
-	mi := &file_xos_v1_core_proto_msgTypes[51]
+	mi := &file_xos_v1_core_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2850,7 +2928,7 @@ func (x *RemoveMachineRequest) String() string {
 func (*RemoveMachineRequest) ProtoMessage() {}
 
 func (x *RemoveMachineRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_xos_v1_core_proto_msgTypes[51]
+	mi := &file_xos_v1_core_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2863,7 +2941,7 @@ func (x *RemoveMachineRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveMachineRequest.ProtoReflect.Descriptor instead.
 func (*RemoveMachineRequest) Descriptor() ([]byte, []int) {
-	return file_xos_v1_core_proto_rawDescGZIP(), []int{51}
+	return file_xos_v1_core_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *RemoveMachineRequest) GetName() string {
@@ -2888,7 +2966,7 @@ type RemoveMachineResponse struct {
 
 func (x *RemoveMachineResponse) Reset() {
 	*x = RemoveMachineResponse{}
-	mi := &file_xos_v1_core_proto_msgTypes[52]
+	mi := &file_xos_v1_core_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2900,7 +2978,7 @@ func (x *RemoveMachineResponse) String() string {
 func (*RemoveMachineResponse) ProtoMessage() {}
 
 func (x *RemoveMachineResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_xos_v1_core_proto_msgTypes[52]
+	mi := &file_xos_v1_core_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2913,19 +2991,20 @@ func (x *RemoveMachineResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveMachineResponse.ProtoReflect.Descriptor instead.
 func (*RemoveMachineResponse) Descriptor() ([]byte, []int) {
-	return file_xos_v1_core_proto_rawDescGZIP(), []int{52}
+	return file_xos_v1_core_proto_rawDescGZIP(), []int{53}
 }
 
 type BundleRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Epoch         uint64                 `protobuf:"varint,1,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	Epoch         uint64                 `protobuf:"varint,1,opt,name=epoch,proto3" json:"epoch,omitempty"`                   // of the bundle that the machine has
+	InForce       *InForce               `protobuf:"bytes,2,opt,name=in_force,json=inForce,proto3" json:"in_force,omitempty"` // of a node
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *BundleRequest) Reset() {
 	*x = BundleRequest{}
-	mi := &file_xos_v1_core_proto_msgTypes[53]
+	mi := &file_xos_v1_core_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2937,7 +3016,7 @@ func (x *BundleRequest) String() string {
 func (*BundleRequest) ProtoMessage() {}
 
 func (x *BundleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_xos_v1_core_proto_msgTypes[53]
+	mi := &file_xos_v1_core_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2950,7 +3029,7 @@ func (x *BundleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BundleRequest.ProtoReflect.Descriptor instead.
 func (*BundleRequest) Descriptor() ([]byte, []int) {
-	return file_xos_v1_core_proto_rawDescGZIP(), []int{53}
+	return file_xos_v1_core_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *BundleRequest) GetEpoch() uint64 {
@@ -2958,6 +3037,74 @@ func (x *BundleRequest) GetEpoch() uint64 {
 		return x.Epoch
 	}
 	return 0
+}
+
+func (x *BundleRequest) GetInForce() *InForce {
+	if x != nil {
+		return x.InForce
+	}
+	return nil
+}
+
+// InForce is what a node says of VOs' policies of isolation.
+type InForce struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Epoch         uint64                 `protobuf:"varint,1,opt,name=epoch,proto3" json:"epoch,omitempty"`  // of the bundle whose policies are in force; 0: none are
+	Vos           []string               `protobuf:"bytes,2,rep,name=vos,proto3" json:"vos,omitempty"`       // served; "*" for every one
+	Unread        []string               `protobuf:"bytes,3,rep,name=unread,proto3" json:"unread,omitempty"` // VOs whose policy it cannot read, and that share nothing
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *InForce) Reset() {
+	*x = InForce{}
+	mi := &file_xos_v1_core_proto_msgTypes[55]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *InForce) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*InForce) ProtoMessage() {}
+
+func (x *InForce) ProtoReflect() protoreflect.Message {
+	mi := &file_xos_v1_core_proto_msgTypes[55]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use InForce.ProtoReflect.Descriptor instead.
+func (*InForce) Descriptor() ([]byte, []int) {
+	return file_xos_v1_core_proto_rawDescGZIP(), []int{55}
+}
+
+func (x *InForce) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+func (x *InForce) GetVos() []string {
+	if x != nil {
+		return x.Vos
+	}
+	return nil
+}
+
+func (x *InForce) GetUnread() []string {
+	if x != nil {
+		return x.Unread
+	}
+	return nil
 }
 
 type BundleResponse struct {
@@ -2971,7 +3118,7 @@ type BundleResponse struct {
 
 func (x *BundleResponse) Reset() {
 	*x = BundleResponse{}
-	mi := &file_xos_v1_core_proto_msgTypes[54]
+	mi := &file_xos_v1_core_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2983,7 +3130,7 @@ func (x *BundleResponse) String() string {
 func (*BundleResponse) ProtoMessage() {}
 
 func (x *BundleResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_xos_v1_core_proto_msgTypes[54]
+	mi := &file_xos_v1_core_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2996,7 +3143,7 @@ func (x *BundleResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BundleResponse.ProtoReflect.Descriptor instead.
 func (*BundleResponse) Descriptor() ([]byte, []int) {
-	return file_xos_v1_core_proto_rawDescGZIP(), []int{54}
+	return file_xos_v1_core_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *BundleResponse) GetBundle() []byte {
@@ -3034,7 +3181,7 @@ type Volume struct {
 
 func (x *Volume) Reset() {
 	*x = Volume{}
-	mi := &file_xos_v1_core_proto_msgTypes[55]
+	mi := &file_xos_v1_core_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3046,7 +3193,7 @@ func (x *Volume) String() string {
 func (*Volume) ProtoMessage() {}
 
 func (x *Volume) ProtoReflect() protoreflect.Message {
-	mi := &file_xos_v1_core_proto_msgTypes[55]
+	mi := &file_xos_v1_core_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3059,7 +3206,7 @@ func (x *Volume) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Volume.ProtoReflect.Descriptor instead.
 func (*Volume) Descriptor() ([]byte, []int) {
-	return file_xos_v1_core_proto_rawDescGZIP(), []int{55}
+	return file_xos_v1_core_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *Volume) GetName() string {
@@ -3115,7 +3262,7 @@ type CreateVolumeRequest struct {
 
 func (x *CreateVolumeRequest) Reset() {
 	*x = CreateVolumeRequest{}
-	mi := &file_xos_v1_core_proto_msgTypes[56]
+	mi := &file_xos_v1_core_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3127,7 +3274,7 @@ func (x *CreateVolumeRequest) String() string {
 func (*CreateVolumeRequest) ProtoMessage() {}
 
 func (x *CreateVolumeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_xos_v1_core_proto_msgTypes[56]
+	mi := &file_xos_v1_core_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3140,7 +3287,7 @@ func (x *CreateVolumeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateVolumeRequest.ProtoReflect.Descriptor instead.
 func (*CreateVolumeRequest) Descriptor() ([]byte, []int) {
-	return file_xos_v1_core_proto_rawDescGZIP(), []int{56}
+	return file_xos_v1_core_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *CreateVolumeRequest) GetName() string {
@@ -3173,7 +3320,7 @@ type CreateVolumeResponse struct {
 
 func (x *CreateVolumeResponse) Reset() {
 	*x = CreateVolumeResponse{}
-	mi := &file_xos_v1_core_proto_msgTypes[57]
+	mi := &file_xos_v1_core_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3185,7 +3332,7 @@ func (x *CreateVolumeResponse) String() string {
 func (*CreateVolumeResponse) ProtoMessage() {}
 
 func (x *CreateVolumeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_xos_v1_core_proto_msgTypes[57]
+	mi := &file_xos_v1_core_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3198,7 +3345,7 @@ func (x *CreateVolumeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateVolumeResponse.ProtoReflect.Descriptor instead.
 func (*CreateVolumeResponse) Descriptor() ([]byte, []int) {
-	return file_xos_v1_core_proto_rawDescGZIP(), []int{57}
+	return file_xos_v1_core_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *CreateVolumeResponse) GetVolume() *Volume {
@@ -3217,7 +3364,7 @@ type DeleteVolumeRequest struct {
 
 func (x *DeleteVolumeRequest) Reset() {
 	*x = DeleteVolumeRequest{}
-	mi := &file_xos_v1_core_proto_msgTypes[58]
+	mi := &file_xos_v1_core_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3229,7 +3376,7 @@ func (x *DeleteVolumeRequest) String() string {
 func (*DeleteVolumeRequest) ProtoMessage() {}
 
 func (x *DeleteVolumeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_xos_v1_core_proto_msgTypes[58]
+	mi := &file_xos_v1_core_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3242,7 +3389,7 @@ func (x *DeleteVolumeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteVolumeRequest.ProtoReflect.Descriptor instead.
 func (*DeleteVolumeRequest) Descriptor() ([]byte, []int) {
-	return file_xos_v1_core_proto_rawDescGZIP(), []int{58}
+	return file_xos_v1_core_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *DeleteVolumeRequest) GetName() string {
@@ -3260,7 +3407,7 @@ type DeleteVolumeResponse struct {
 
 func (x *DeleteVolumeResponse) Reset() {
 	*x = DeleteVolumeResponse{}
-	mi := &file_xos_v1_core_proto_msgTypes[59]
+	mi := &file_xos_v1_core_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3272,7 +3419,7 @@ func (x *DeleteVolumeResponse) String() string {
 func (*DeleteVolumeResponse) ProtoMessage() {}
 
 func (x *DeleteVolumeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_xos_v1_core_proto_msgTypes[59]
+	mi := &file_xos_v1_core_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3285,7 +3432,7 @@ func (x *DeleteVolumeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteVolumeResponse.ProtoReflect.Descriptor instead.
 func (*DeleteVolumeResponse) Descriptor() ([]byte, []int) {
-	return file_xos_v1_core_proto_rawDescGZIP(), []int{59}
+	return file_xos_v1_core_proto_rawDescGZIP(), []int{61}
 }
 
 type ListVolumesRequest struct {
@@ -3297,7 +3444,7 @@ type ListVolumesRequest struct {
 
 func (x *ListVolumesRequest) Reset() {
 	*x = ListVolumesRequest{}
-	mi := &file_xos_v1_core_proto_msgTypes[60]
+	mi := &file_xos_v1_core_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3309,7 +3456,7 @@ func (x *ListVolumesRequest) String() string {
 func (*ListVolumesRequest) ProtoMessage() {}
 
 func (x *ListVolumesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_xos_v1_core_proto_msgTypes[60]
+	mi := &file_xos_v1_core_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3322,7 +3469,7 @@ func (x *ListVolumesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListVolumesRequest.ProtoReflect.Descriptor instead.
 func (*ListVolumesRequest) Descriptor() ([]byte, []int) {
-	return file_xos_v1_core_proto_rawDescGZIP(), []int{60}
+	return file_xos_v1_core_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *ListVolumesRequest) GetName() string {
@@ -3341,7 +3488,7 @@ type ListVolumesResponse struct {
 
 func (x *ListVolumesResponse) Reset() {
 	*x = ListVolumesResponse{}
-	mi := &file_xos_v1_core_proto_msgTypes[61]
+	mi := &file_xos_v1_core_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3353,7 +3500,7 @@ func (x *ListVolumesResponse) String() string {
 func (*ListVolumesResponse) ProtoMessage() {}
 
 func (x *ListVolumesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_xos_v1_core_proto_msgTypes[61]
+	mi := &file_xos_v1_core_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3366,7 +3513,7 @@ func (x *ListVolumesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListVolumesResponse.ProtoReflect.Descriptor instead.
 func (*ListVolumesResponse) Descriptor() ([]byte, []int) {
-	return file_xos_v1_core_proto_rawDescGZIP(), []int{61}
+	return file_xos_v1_core_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *ListVolumesResponse) GetVolumes() []*Volume {
@@ -3390,7 +3537,7 @@ type Storage struct {
 
 func (x *Storage) Reset() {
 	*x = Storage{}
-	mi := &file_xos_v1_core_proto_msgTypes[62]
+	mi := &file_xos_v1_core_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3402,7 +3549,7 @@ func (x *Storage) String() string {
 func (*Storage) ProtoMessage() {}
 
 func (x *Storage) ProtoReflect() protoreflect.Message {
-	mi := &file_xos_v1_core_proto_msgTypes[62]
+	mi := &file_xos_v1_core_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3415,7 +3562,7 @@ func (x *Storage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Storage.ProtoReflect.Descriptor instead.
 func (*Storage) Descriptor() ([]byte, []int) {
-	return file_xos_v1_core_proto_rawDescGZIP(), []int{62}
+	return file_xos_v1_core_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *Storage) GetId() string {
@@ -3472,7 +3619,7 @@ type AnnounceStorageRequest struct {
 
 func (x *AnnounceStorageRequest) Reset() {
 	*x = AnnounceStorageRequest{}
-	mi := &file_xos_v1_core_proto_msgTypes[63]
+	mi := &file_xos_v1_core_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3484,7 +3631,7 @@ func (x *AnnounceStorageRequest) String() string {
 func (*AnnounceStorageRequest) ProtoMessage() {}
 
 func (x *AnnounceStorageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_xos_v1_core_proto_msgTypes[63]
+	mi := &file_xos_v1_core_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3497,7 +3644,7 @@ func (x *AnnounceStorageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AnnounceStorageRequest.ProtoReflect.Descriptor instead.
 func (*AnnounceStorageRequest) Descriptor() ([]byte, []int) {
-	return file_xos_v1_core_proto_rawDescGZIP(), []int{63}
+	return file_xos_v1_core_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *AnnounceStorageRequest) GetId() string {
@@ -3537,7 +3684,7 @@ type AnnounceStorageResponse struct {
 
 func (x *AnnounceStorageResponse) Reset() {
 	*x = AnnounceStorageResponse{}
-	mi := &file_xos_v1_core_proto_msgTypes[64]
+	mi := &file_xos_v1_core_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3549,7 +3696,7 @@ func (x *AnnounceStorageResponse) String() string {
 func (*AnnounceStorageResponse) ProtoMessage() {}
 
 func (x *AnnounceStorageResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_xos_v1_core_proto_msgTypes[64]
+	mi := &file_xos_v1_core_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3562,7 +3709,7 @@ func (x *AnnounceStorageResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AnnounceStorageResponse.ProtoReflect.Descriptor instead.
 func (*AnnounceStorageResponse) Descriptor() ([]byte, []int) {
-	return file_xos_v1_core_proto_rawDescGZIP(), []int{64}
+	return file_xos_v1_core_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *AnnounceStorageResponse) GetCapabilityKey() []byte {
@@ -3580,7 +3727,7 @@ type ListStorageRequest struct {
 
 func (x *ListStorageRequest) Reset() {
 	*x = ListStorageRequest{}
-	mi := &file_xos_v1_core_proto_msgTypes[65]
+	mi := &file_xos_v1_core_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3592,7 +3739,7 @@ func (x *ListStorageRequest) String() string {
 func (*ListStorageRequest) ProtoMessage() {}
 
 func (x *ListStorageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_xos_v1_core_proto_msgTypes[65]
+	mi := &file_xos_v1_core_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3605,7 +3752,7 @@ func (x *ListStorageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListStorageRequest.ProtoReflect.Descriptor instead.
 func (*ListStorageRequest) Descriptor() ([]byte, []int) {
-	return file_xos_v1_core_proto_rawDescGZIP(), []int{65}
+	return file_xos_v1_core_proto_rawDescGZIP(), []int{67}
 }
 
 type ListStorageResponse struct {
@@ -3617,7 +3764,7 @@ type ListStorageResponse struct {
 
 func (x *ListStorageResponse) Reset() {
 	*x = ListStorageResponse{}
-	mi := &file_xos_v1_core_proto_msgTypes[66]
+	mi := &file_xos_v1_core_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3629,7 +3776,7 @@ func (x *ListStorageResponse) String() string {
 func (*ListStorageResponse) ProtoMessage() {}
 
 func (x *ListStorageResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_xos_v1_core_proto_msgTypes[66]
+	mi := &file_xos_v1_core_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3642,7 +3789,7 @@ func (x *ListStorageResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListStorageResponse.ProtoReflect.Descriptor instead.
 func (*ListStorageResponse) Descriptor() ([]byte, []int) {
-	return file_xos_v1_core_proto_rawDescGZIP(), []int{66}
+	return file_xos_v1_core_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *ListStorageResponse) GetStorage() []*Storage {
@@ -3756,11 +3903,17 @@ const file_xos_v1_core_proto_rawDesc = "" +
 	"\x06policy\x18\x02 \x01(\tR\x06policy\"\x13\n" +
 	"\x11SetPolicyResponse\"%\n" +
 	"\x13GetIsolationRequest\x12\x0e\n" +
-	"\x02vo\x18\x01 \x01(\tR\x02vo\"^\n" +
+	"\x02vo\x18\x01 \x01(\tR\x02vo\"\x89\x01\n" +
 	"\x14GetIsolationResponse\x12\x0e\n" +
 	"\x02vo\x18\x01 \x01(\tR\x02vo\x12\x1c\n" +
 	"\tisolation\x18\x02 \x01(\tR\tisolation\x12\x18\n" +
-	"\aversion\x18\x03 \x01(\tR\aversion\"b\n" +
+	"\aversion\x18\x03 \x01(\tR\aversion\x12)\n" +
+	"\x05nodes\x18\x04 \x03(\v2\x13.xos.v1.IsolationAtR\x05nodes\"\x80\x01\n" +
+	"\vIsolationAt\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12\x19\n" +
+	"\bin_force\x18\x02 \x01(\bR\ainForce\x12\x10\n" +
+	"\x03why\x18\x03 \x01(\tR\x03why\x120\n" +
+	"\x05heard\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x05heard\"b\n" +
 	"\x13SetIsolationRequest\x12\x0e\n" +
 	"\x02vo\x18\x01 \x01(\tR\x02vo\x12\x1c\n" +
 	"\tisolation\x18\x02 \x01(\tR\tisolation\x12\x1d\n" +
@@ -3849,9 +4002,14 @@ const file_xos_v1_core_proto_rawDesc = "" +
 	"\x14RemoveMachineRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\"\x17\n" +
-	"\x15RemoveMachineResponse\"%\n" +
+	"\x15RemoveMachineResponse\"Q\n" +
 	"\rBundleRequest\x12\x14\n" +
-	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\"r\n" +
+	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\x12*\n" +
+	"\bin_force\x18\x02 \x01(\v2\x0f.xos.v1.InForceR\ainForce\"I\n" +
+	"\aInForce\x12\x14\n" +
+	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\x12\x10\n" +
+	"\x03vos\x18\x02 \x03(\tR\x03vos\x12\x16\n" +
+	"\x06unread\x18\x03 \x03(\tR\x06unread\"r\n" +
 	"\x0eBundleResponse\x12\x16\n" +
 	"\x06bundle\x18\x01 \x01(\fR\x06bundle\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x122\n" +
@@ -3945,7 +4103,7 @@ func file_xos_v1_core_proto_rawDescGZIP() []byte {
 	return file_xos_v1_core_proto_rawDescData
 }
 
-var file_xos_v1_core_proto_msgTypes = make([]protoimpl.MessageInfo, 67)
+var file_xos_v1_core_proto_msgTypes = make([]protoimpl.MessageInfo, 69)
 var file_xos_v1_core_proto_goTypes = []any{
 	(*Attributes)(nil),              // 0: xos.v1.Attributes
 	(*TrustRequest)(nil),            // 1: xos.v1.TrustRequest
@@ -3971,147 +4129,152 @@ var file_xos_v1_core_proto_goTypes = []any{
 	(*SetPolicyResponse)(nil),       // 21: xos.v1.SetPolicyResponse
 	(*GetIsolationRequest)(nil),     // 22: xos.v1.GetIsolationRequest
 	(*GetIsolationResponse)(nil),    // 23: xos.v1.GetIsolationResponse
-	(*SetIsolationRequest)(nil),     // 24: xos.v1.SetIsolationRequest
-	(*SetIsolationResponse)(nil),    // 25: xos.v1.SetIsolationResponse
-	(*User)(nil),                    // 26: xos.v1.User
-	(*CreateUserRequest)(nil),       // 27: xos.v1.CreateUserRequest
-	(*CreateUserResponse)(nil),      // 28: xos.v1.CreateUserResponse
-	(*SetPasswordRequest)(nil),      // 29: xos.v1.SetPasswordRequest
-	(*SetPasswordResponse)(nil),     // 30: xos.v1.SetPasswordResponse
-	(*CreateTokenRequest)(nil),      // 31: xos.v1.CreateTokenRequest
-	(*CreateTokenResponse)(nil),     // 32: xos.v1.CreateTokenResponse
-	(*DeleteUserRequest)(nil),       // 33: xos.v1.DeleteUserRequest
-	(*DeleteUserResponse)(nil),      // 34: xos.v1.DeleteUserResponse
-	(*ListUsersRequest)(nil),        // 35: xos.v1.ListUsersRequest
-	(*ListUsersResponse)(nil),       // 36: xos.v1.ListUsersResponse
-	(*AddMemberRequest)(nil),        // 37: xos.v1.AddMemberRequest
-	(*AddMemberResponse)(nil),       // 38: xos.v1.AddMemberResponse
-	(*RemoveMemberRequest)(nil),     // 39: xos.v1.RemoveMemberRequest
-	(*RemoveMemberResponse)(nil),    // 40: xos.v1.RemoveMemberResponse
-	(*ListMembersRequest)(nil),      // 41: xos.v1.ListMembersRequest
-	(*ListMembersResponse)(nil),     // 42: xos.v1.ListMembersResponse
-	(*CreateJoinTokenRequest)(nil),  // 43: xos.v1.CreateJoinTokenRequest
-	(*CreateJoinTokenResponse)(nil), // 44: xos.v1.CreateJoinTokenResponse
-	(*JoinRequest)(nil),             // 45: xos.v1.JoinRequest
-	(*JoinResponse)(nil),            // 46: xos.v1.JoinResponse
-	(*RenewMachineRequest)(nil),     // 47: xos.v1.RenewMachineRequest
-	(*Machine)(nil),                 // 48: xos.v1.Machine
-	(*ListMachinesRequest)(nil),     // 49: xos.v1.ListMachinesRequest
-	(*ListMachinesResponse)(nil),    // 50: xos.v1.ListMachinesResponse
-	(*RemoveMachineRequest)(nil),    // 51: xos.v1.RemoveMachineRequest
-	(*RemoveMachineResponse)(nil),   // 52: xos.v1.RemoveMachineResponse
-	(*BundleRequest)(nil),           // 53: xos.v1.BundleRequest
-	(*BundleResponse)(nil),          // 54: xos.v1.BundleResponse
-	(*Volume)(nil),                  // 55: xos.v1.Volume
-	(*CreateVolumeRequest)(nil),     // 56: xos.v1.CreateVolumeRequest
-	(*CreateVolumeResponse)(nil),    // 57: xos.v1.CreateVolumeResponse
-	(*DeleteVolumeRequest)(nil),     // 58: xos.v1.DeleteVolumeRequest
-	(*DeleteVolumeResponse)(nil),    // 59: xos.v1.DeleteVolumeResponse
-	(*ListVolumesRequest)(nil),      // 60: xos.v1.ListVolumesRequest
-	(*ListVolumesResponse)(nil),     // 61: xos.v1.ListVolumesResponse
-	(*Storage)(nil),                 // 62: xos.v1.Storage
-	(*AnnounceStorageRequest)(nil),  // 63: xos.v1.AnnounceStorageRequest
-	(*AnnounceStorageResponse)(nil), // 64: xos.v1.AnnounceStorageResponse
-	(*ListStorageRequest)(nil),      // 65: xos.v1.ListStorageRequest
-	(*ListStorageResponse)(nil),     // 66: xos.v1.ListStorageResponse
-	(*timestamppb.Timestamp)(nil),   // 67: google.protobuf.Timestamp
-	(*Rule)(nil),                    // 68: xos.v1.Rule
+	(*IsolationAt)(nil),             // 24: xos.v1.IsolationAt
+	(*SetIsolationRequest)(nil),     // 25: xos.v1.SetIsolationRequest
+	(*SetIsolationResponse)(nil),    // 26: xos.v1.SetIsolationResponse
+	(*User)(nil),                    // 27: xos.v1.User
+	(*CreateUserRequest)(nil),       // 28: xos.v1.CreateUserRequest
+	(*CreateUserResponse)(nil),      // 29: xos.v1.CreateUserResponse
+	(*SetPasswordRequest)(nil),      // 30: xos.v1.SetPasswordRequest
+	(*SetPasswordResponse)(nil),     // 31: xos.v1.SetPasswordResponse
+	(*CreateTokenRequest)(nil),      // 32: xos.v1.CreateTokenRequest
+	(*CreateTokenResponse)(nil),     // 33: xos.v1.CreateTokenResponse
+	(*DeleteUserRequest)(nil),       // 34: xos.v1.DeleteUserRequest
+	(*DeleteUserResponse)(nil),      // 35: xos.v1.DeleteUserResponse
+	(*ListUsersRequest)(nil),        // 36: xos.v1.ListUsersRequest
+	(*ListUsersResponse)(nil),       // 37: xos.v1.ListUsersResponse
+	(*AddMemberRequest)(nil),        // 38: xos.v1.AddMemberRequest
+	(*AddMemberResponse)(nil),       // 39: xos.v1.AddMemberResponse
+	(*RemoveMemberRequest)(nil),     // 40: xos.v1.RemoveMemberRequest
+	(*RemoveMemberResponse)(nil),    // 41: xos.v1.RemoveMemberResponse
+	(*ListMembersRequest)(nil),      // 42: xos.v1.ListMembersRequest
+	(*ListMembersResponse)(nil),     // 43: xos.v1.ListMembersResponse
+	(*CreateJoinTokenRequest)(nil),  // 44: xos.v1.CreateJoinTokenRequest
+	(*CreateJoinTokenResponse)(nil), // 45: xos.v1.CreateJoinTokenResponse
+	(*JoinRequest)(nil),             // 46: xos.v1.JoinRequest
+	(*JoinResponse)(nil),            // 47: xos.v1.JoinResponse
+	(*RenewMachineRequest)(nil),     // 48: xos.v1.RenewMachineRequest
+	(*Machine)(nil),                 // 49: xos.v1.Machine
+	(*ListMachinesRequest)(nil),     // 50: xos.v1.ListMachinesRequest
+	(*ListMachinesResponse)(nil),    // 51: xos.v1.ListMachinesResponse
+	(*RemoveMachineRequest)(nil),    // 52: xos.v1.RemoveMachineRequest
+	(*RemoveMachineResponse)(nil),   // 53: xos.v1.RemoveMachineResponse
+	(*BundleRequest)(nil),           // 54: xos.v1.BundleRequest
+	(*InForce)(nil),                 // 55: xos.v1.InForce
+	(*BundleResponse)(nil),          // 56: xos.v1.BundleResponse
+	(*Volume)(nil),                  // 57: xos.v1.Volume
+	(*CreateVolumeRequest)(nil),     // 58: xos.v1.CreateVolumeRequest
+	(*CreateVolumeResponse)(nil),    // 59: xos.v1.CreateVolumeResponse
+	(*DeleteVolumeRequest)(nil),     // 60: xos.v1.DeleteVolumeRequest
+	(*DeleteVolumeResponse)(nil),    // 61: xos.v1.DeleteVolumeResponse
+	(*ListVolumesRequest)(nil),      // 62: xos.v1.ListVolumesRequest
+	(*ListVolumesResponse)(nil),     // 63: xos.v1.ListVolumesResponse
+	(*Storage)(nil),                 // 64: xos.v1.Storage
+	(*AnnounceStorageRequest)(nil),  // 65: xos.v1.AnnounceStorageRequest
+	(*AnnounceStorageResponse)(nil), // 66: xos.v1.AnnounceStorageResponse
+	(*ListStorageRequest)(nil),      // 67: xos.v1.ListStorageRequest
+	(*ListStorageResponse)(nil),     // 68: xos.v1.ListStorageResponse
+	(*timestamppb.Timestamp)(nil),   // 69: google.protobuf.Timestamp
+	(*Rule)(nil),                    // 70: xos.v1.Rule
 }
 var file_xos_v1_core_proto_depIdxs = []int32{
 	0,  // 0: xos.v1.IssueResponse.attributes:type_name -> xos.v1.Attributes
-	67, // 1: xos.v1.IssueResponse.not_after:type_name -> google.protobuf.Timestamp
+	69, // 1: xos.v1.IssueResponse.not_after:type_name -> google.protobuf.Timestamp
 	0,  // 2: xos.v1.DelegateResponse.attributes:type_name -> xos.v1.Attributes
-	67, // 3: xos.v1.DelegateResponse.not_after:type_name -> google.protobuf.Timestamp
-	67, // 4: xos.v1.DelegateResponse.until:type_name -> google.protobuf.Timestamp
-	68, // 5: xos.v1.ExplainResponse.rules:type_name -> xos.v1.Rule
+	69, // 3: xos.v1.DelegateResponse.not_after:type_name -> google.protobuf.Timestamp
+	69, // 4: xos.v1.DelegateResponse.until:type_name -> google.protobuf.Timestamp
+	70, // 5: xos.v1.ExplainResponse.rules:type_name -> xos.v1.Rule
 	0,  // 6: xos.v1.OrderContent.account:type_name -> xos.v1.Attributes
-	67, // 7: xos.v1.OrderContent.not_after:type_name -> google.protobuf.Timestamp
-	67, // 8: xos.v1.VO.created:type_name -> google.protobuf.Timestamp
+	69, // 7: xos.v1.OrderContent.not_after:type_name -> google.protobuf.Timestamp
+	69, // 8: xos.v1.VO.created:type_name -> google.protobuf.Timestamp
 	13, // 9: xos.v1.ListVOsResponse.vos:type_name -> xos.v1.VO
-	67, // 10: xos.v1.User.created:type_name -> google.protobuf.Timestamp
-	67, // 11: xos.v1.CreateUserResponse.token_expires:type_name -> google.protobuf.Timestamp
-	67, // 12: xos.v1.CreateTokenResponse.expires:type_name -> google.protobuf.Timestamp
-	26, // 13: xos.v1.ListUsersResponse.users:type_name -> xos.v1.User
-	0,  // 14: xos.v1.ListMembersResponse.members:type_name -> xos.v1.Attributes
-	67, // 15: xos.v1.CreateJoinTokenResponse.expires:type_name -> google.protobuf.Timestamp
-	2,  // 16: xos.v1.JoinResponse.trust:type_name -> xos.v1.TrustResponse
-	67, // 17: xos.v1.JoinResponse.not_after:type_name -> google.protobuf.Timestamp
-	67, // 18: xos.v1.Machine.joined:type_name -> google.protobuf.Timestamp
-	67, // 19: xos.v1.Machine.not_after:type_name -> google.protobuf.Timestamp
-	48, // 20: xos.v1.ListMachinesResponse.machines:type_name -> xos.v1.Machine
-	67, // 21: xos.v1.BundleResponse.issued:type_name -> google.protobuf.Timestamp
-	67, // 22: xos.v1.Volume.created:type_name -> google.protobuf.Timestamp
-	55, // 23: xos.v1.CreateVolumeResponse.volume:type_name -> xos.v1.Volume
-	55, // 24: xos.v1.ListVolumesResponse.volumes:type_name -> xos.v1.Volume
-	67, // 25: xos.v1.Storage.seen:type_name -> google.protobuf.Timestamp
-	62, // 26: xos.v1.ListStorageResponse.storage:type_name -> xos.v1.Storage
-	1,  // 27: xos.v1.Credentials.Trust:input_type -> xos.v1.TrustRequest
-	3,  // 28: xos.v1.Credentials.Issue:input_type -> xos.v1.IssueRequest
-	5,  // 29: xos.v1.Credentials.Renew:input_type -> xos.v1.RenewRequest
-	6,  // 30: xos.v1.Credentials.Revoke:input_type -> xos.v1.RevokeRequest
-	8,  // 31: xos.v1.Credentials.Delegate:input_type -> xos.v1.DelegateRequest
-	10, // 32: xos.v1.Credentials.Explain:input_type -> xos.v1.ExplainRequest
-	14, // 33: xos.v1.VOs.CreateVO:input_type -> xos.v1.CreateVORequest
-	16, // 34: xos.v1.VOs.DeleteVO:input_type -> xos.v1.DeleteVORequest
-	18, // 35: xos.v1.VOs.ListVOs:input_type -> xos.v1.ListVOsRequest
-	20, // 36: xos.v1.VOs.SetPolicy:input_type -> xos.v1.SetPolicyRequest
-	22, // 37: xos.v1.VOs.GetIsolation:input_type -> xos.v1.GetIsolationRequest
-	24, // 38: xos.v1.VOs.SetIsolation:input_type -> xos.v1.SetIsolationRequest
-	27, // 39: xos.v1.VOs.CreateUser:input_type -> xos.v1.CreateUserRequest
-	29, // 40: xos.v1.VOs.SetPassword:input_type -> xos.v1.SetPasswordRequest
-	31, // 41: xos.v1.VOs.CreateToken:input_type -> xos.v1.CreateTokenRequest
-	33, // 42: xos.v1.VOs.DeleteUser:input_type -> xos.v1.DeleteUserRequest
-	35, // 43: xos.v1.VOs.ListUsers:input_type -> xos.v1.ListUsersRequest
-	37, // 44: xos.v1.VOs.AddMember:input_type -> xos.v1.AddMemberRequest
-	39, // 45: xos.v1.VOs.RemoveMember:input_type -> xos.v1.RemoveMemberRequest
-	41, // 46: xos.v1.VOs.ListMembers:input_type -> xos.v1.ListMembersRequest
-	43, // 47: xos.v1.Machines.CreateJoinToken:input_type -> xos.v1.CreateJoinTokenRequest
-	45, // 48: xos.v1.Machines.Join:input_type -> xos.v1.JoinRequest
-	47, // 49: xos.v1.Machines.RenewMachine:input_type -> xos.v1.RenewMachineRequest
-	49, // 50: xos.v1.Machines.ListMachines:input_type -> xos.v1.ListMachinesRequest
-	51, // 51: xos.v1.Machines.RemoveMachine:input_type -> xos.v1.RemoveMachineRequest
-	53, // 52: xos.v1.Machines.Bundle:input_type -> xos.v1.BundleRequest
-	56, // 53: xos.v1.Directory.CreateVolume:input_type -> xos.v1.CreateVolumeRequest
-	58, // 54: xos.v1.Directory.DeleteVolume:input_type -> xos.v1.DeleteVolumeRequest
-	60, // 55: xos.v1.Directory.ListVolumes:input_type -> xos.v1.ListVolumesRequest
-	63, // 56: xos.v1.Directory.AnnounceStorage:input_type -> xos.v1.AnnounceStorageRequest
-	65, // 57: xos.v1.Directory.ListStorage:input_type -> xos.v1.ListStorageRequest
-	2,  // 58: xos.v1.Credentials.Trust:output_type -> xos.v1.TrustResponse
-	4,  // 59: xos.v1.Credentials.Issue:output_type -> xos.v1.IssueResponse
-	4,  // 60: xos.v1.Credentials.Renew:output_type -> xos.v1.IssueResponse
-	7,  // 61: xos.v1.Credentials.Revoke:output_type -> xos.v1.RevokeResponse
-	9,  // 62: xos.v1.Credentials.Delegate:output_type -> xos.v1.DelegateResponse
-	11, // 63: xos.v1.Credentials.Explain:output_type -> xos.v1.ExplainResponse
-	15, // 64: xos.v1.VOs.CreateVO:output_type -> xos.v1.CreateVOResponse
-	17, // 65: xos.v1.VOs.DeleteVO:output_type -> xos.v1.DeleteVOResponse
-	19, // 66: xos.v1.VOs.ListVOs:output_type -> xos.v1.ListVOsResponse
-	21, // 67: xos.v1.VOs.SetPolicy:output_type -> xos.v1.SetPolicyResponse
-	23, // 68: xos.v1.VOs.GetIsolation:output_type -> xos.v1.GetIsolationResponse
-	25, // 69: xos.v1.VOs.SetIsolation:output_type -> xos.v1.SetIsolationResponse
-	28, // 70: xos.v1.VOs.CreateUser:output_type -> xos.v1.CreateUserResponse
-	30, // 71: xos.v1.VOs.SetPassword:output_type -> xos.v1.SetPasswordResponse
-	32, // 72: xos.v1.VOs.CreateToken:output_type -> xos.v1.CreateTokenResponse
-	34, // 73: xos.v1.VOs.DeleteUser:output_type -> xos.v1.DeleteUserResponse
-	36, // 74: xos.v1.VOs.ListUsers:output_type -> xos.v1.ListUsersResponse
-	38, // 75: xos.v1.VOs.AddMember:output_type -> xos.v1.AddMemberResponse
-	40, // 76: xos.v1.VOs.RemoveMember:output_type -> xos.v1.RemoveMemberResponse
-	42, // 77: xos.v1.VOs.ListMembers:output_type -> xos.v1.ListMembersResponse
-	44, // 78: xos.v1.Machines.CreateJoinToken:output_type -> xos.v1.CreateJoinTokenResponse
-	46, // 79: xos.v1.Machines.Join:output_type -> xos.v1.JoinResponse
-	46, // 80: xos.v1.Machines.RenewMachine:output_type -> xos.v1.JoinResponse
-	50, // 81: xos.v1.Machines.ListMachines:output_type -> xos.v1.ListMachinesResponse
-	52, // 82: xos.v1.Machines.RemoveMachine:output_type -> xos.v1.RemoveMachineResponse
-	54, // 83: xos.v1.Machines.Bundle:output_type -> xos.v1.BundleResponse
-	57, // 84: xos.v1.Directory.CreateVolume:output_type -> xos.v1.CreateVolumeResponse
-	59, // 85: xos.v1.Directory.DeleteVolume:output_type -> xos.v1.DeleteVolumeResponse
-	61, // 86: xos.v1.Directory.ListVolumes:output_type -> xos.v1.ListVolumesResponse
-	64, // 87: xos.v1.Directory.AnnounceStorage:output_type -> xos.v1.AnnounceStorageResponse
-	66, // 88: xos.v1.Directory.ListStorage:output_type -> xos.v1.ListStorageResponse
-	58, // [58:89] is the sub-list for method output_type
-	27, // [27:58] is the sub-list for method input_type
-	27, // [27:27] is the sub-list for extension type_name
-	27, // [27:27] is the sub-list for extension extendee
-	0,  // [0:27] is the sub-list for field type_name
+	24, // 10: xos.v1.GetIsolationResponse.nodes:type_name -> xos.v1.IsolationAt
+	69, // 11: xos.v1.IsolationAt.heard:type_name -> google.protobuf.Timestamp
+	69, // 12: xos.v1.User.created:type_name -> google.protobuf.Timestamp
+	69, // 13: xos.v1.CreateUserResponse.token_expires:type_name -> google.protobuf.Timestamp
+	69, // 14: xos.v1.CreateTokenResponse.expires:type_name -> google.protobuf.Timestamp
+	27, // 15: xos.v1.ListUsersResponse.users:type_name -> xos.v1.User
+	0,  // 16: xos.v1.ListMembersResponse.members:type_name -> xos.v1.Attributes
+	69, // 17: xos.v1.CreateJoinTokenResponse.expires:type_name -> google.protobuf.Timestamp
+	2,  // 18: xos.v1.JoinResponse.trust:type_name -> xos.v1.TrustResponse
+	69, // 19: xos.v1.JoinResponse.not_after:type_name -> google.protobuf.Timestamp
+	69, // 20: xos.v1.Machine.joined:type_name -> google.protobuf.Timestamp
+	69, // 21: xos.v1.Machine.not_after:type_name -> google.protobuf.Timestamp
+	49, // 22: xos.v1.ListMachinesResponse.machines:type_name -> xos.v1.Machine
+	55, // 23: xos.v1.BundleRequest.in_force:type_name -> xos.v1.InForce
+	69, // 24: xos.v1.BundleResponse.issued:type_name -> google.protobuf.Timestamp
+	69, // 25: xos.v1.Volume.created:type_name -> google.protobuf.Timestamp
+	57, // 26: xos.v1.CreateVolumeResponse.volume:type_name -> xos.v1.Volume
+	57, // 27: xos.v1.ListVolumesResponse.volumes:type_name -> xos.v1.Volume
+	69, // 28: xos.v1.Storage.seen:type_name -> google.protobuf.Timestamp
+	64, // 29: xos.v1.ListStorageResponse.storage:type_name -> xos.v1.Storage
+	1,  // 30: xos.v1.Credentials.Trust:input_type -> xos.v1.TrustRequest
+	3,  // 31: xos.v1.Credentials.Issue:input_type -> xos.v1.IssueRequest
+	5,  // 32: xos.v1.Credentials.Renew:input_type -> xos.v1.RenewRequest
+	6,  // 33: xos.v1.Credentials.Revoke:input_type -> xos.v1.RevokeRequest
+	8,  // 34: xos.v1.Credentials.Delegate:input_type -> xos.v1.DelegateRequest
+	10, // 35: xos.v1.Credentials.Explain:input_type -> xos.v1.ExplainRequest
+	14, // 36: xos.v1.VOs.CreateVO:input_type -> xos.v1.CreateVORequest
+	16, // 37: xos.v1.VOs.DeleteVO:input_type -> xos.v1.DeleteVORequest
+	18, // 38: xos.v1.VOs.ListVOs:input_type -> xos.v1.ListVOsRequest
+	20, // 39: xos.v1.VOs.SetPolicy:input_type -> xos.v1.SetPolicyRequest
+	22, // 40: xos.v1.VOs.GetIsolation:input_type -> xos.v1.GetIsolationRequest
+	25, // 41: xos.v1.VOs.SetIsolation:input_type -> xos.v1.SetIsolationRequest
+	28, // 42: xos.v1.VOs.CreateUser:input_type -> xos.v1.CreateUserRequest
+	30, // 43: xos.v1.VOs.SetPassword:input_type -> xos.v1.SetPasswordRequest
+	32, // 44: xos.v1.VOs.CreateToken:input_type -> xos.v1.CreateTokenRequest
+	34, // 45: xos.v1.VOs.DeleteUser:input_type -> xos.v1.DeleteUserRequest
+	36, // 46: xos.v1.VOs.ListUsers:input_type -> xos.v1.ListUsersRequest
+	38, // 47: xos.v1.VOs.AddMember:input_type -> xos.v1.AddMemberRequest
+	40, // 48: xos.v1.VOs.RemoveMember:input_type -> xos.v1.RemoveMemberRequest
+	42, // 49: xos.v1.VOs.ListMembers:input_type -> xos.v1.ListMembersRequest
+	44, // 50: xos.v1.Machines.CreateJoinToken:input_type -> xos.v1.CreateJoinTokenRequest
+	46, // 51: xos.v1.Machines.Join:input_type -> xos.v1.JoinRequest
+	48, // 52: xos.v1.Machines.RenewMachine:input_type -> xos.v1.RenewMachineRequest
+	50, // 53: xos.v1.Machines.ListMachines:input_type -> xos.v1.ListMachinesRequest
+	52, // 54: xos.v1.Machines.RemoveMachine:input_type -> xos.v1.RemoveMachineRequest
+	54, // 55: xos.v1.Machines.Bundle:input_type -> xos.v1.BundleRequest
+	58, // 56: xos.v1.Directory.CreateVolume:input_type -> xos.v1.CreateVolumeRequest
+	60, // 57: xos.v1.Directory.DeleteVolume:input_type -> xos.v1.DeleteVolumeRequest
+	62, // 58: xos.v1.Directory.ListVolumes:input_type -> xos.v1.ListVolumesRequest
+	65, // 59: xos.v1.Directory.AnnounceStorage:input_type -> xos.v1.AnnounceStorageRequest
+	67, // 60: xos.v1.Directory.ListStorage:input_type -> xos.v1.ListStorageRequest
+	2,  // 61: xos.v1.Credentials.Trust:output_type -> xos.v1.TrustResponse
+	4,  // 62: xos.v1.Credentials.Issue:output_type -> xos.v1.IssueResponse
+	4,  // 63: xos.v1.Credentials.Renew:output_type -> xos.v1.IssueResponse
+	7,  // 64: xos.v1.Credentials.Revoke:output_type -> xos.v1.RevokeResponse
+	9,  // 65: xos.v1.Credentials.Delegate:output_type -> xos.v1.DelegateResponse
+	11, // 66: xos.v1.Credentials.Explain:output_type -> xos.v1.ExplainResponse
+	15, // 67: xos.v1.VOs.CreateVO:output_type -> xos.v1.CreateVOResponse
+	17, // 68: xos.v1.VOs.DeleteVO:output_type -> xos.v1.DeleteVOResponse
+	19, // 69: xos.v1.VOs.ListVOs:output_type -> xos.v1.ListVOsResponse
+	21, // 70: xos.v1.VOs.SetPolicy:output_type -> xos.v1.SetPolicyResponse
+	23, // 71: xos.v1.VOs.GetIsolation:output_type -> xos.v1.GetIsolationResponse
+	26, // 72: xos.v1.VOs.SetIsolation:output_type -> xos.v1.SetIsolationResponse
+	29, // 73: xos.v1.VOs.CreateUser:output_type -> xos.v1.CreateUserResponse
+	31, // 74: xos.v1.VOs.SetPassword:output_type -> xos.v1.SetPasswordResponse
+	33, // 75: xos.v1.VOs.CreateToken:output_type -> xos.v1.CreateTokenResponse
+	35, // 76: xos.v1.VOs.DeleteUser:output_type -> xos.v1.DeleteUserResponse
+	37, // 77: xos.v1.VOs.ListUsers:output_type -> xos.v1.ListUsersResponse
+	39, // 78: xos.v1.VOs.AddMember:output_type -> xos.v1.AddMemberResponse
+	41, // 79: xos.v1.VOs.RemoveMember:output_type -> xos.v1.RemoveMemberResponse
+	43, // 80: xos.v1.VOs.ListMembers:output_type -> xos.v1.ListMembersResponse
+	45, // 81: xos.v1.Machines.CreateJoinToken:output_type -> xos.v1.CreateJoinTokenResponse
+	47, // 82: xos.v1.Machines.Join:output_type -> xos.v1.JoinResponse
+	47, // 83: xos.v1.Machines.RenewMachine:output_type -> xos.v1.JoinResponse
+	51, // 84: xos.v1.Machines.ListMachines:output_type -> xos.v1.ListMachinesResponse
+	53, // 85: xos.v1.Machines.RemoveMachine:output_type -> xos.v1.RemoveMachineResponse
+	56, // 86: xos.v1.Machines.Bundle:output_type -> xos.v1.BundleResponse
+	59, // 87: xos.v1.Directory.CreateVolume:output_type -> xos.v1.CreateVolumeResponse
+	61, // 88: xos.v1.Directory.DeleteVolume:output_type -> xos.v1.DeleteVolumeResponse
+	63, // 89: xos.v1.Directory.ListVolumes:output_type -> xos.v1.ListVolumesResponse
+	66, // 90: xos.v1.Directory.AnnounceStorage:output_type -> xos.v1.AnnounceStorageResponse
+	68, // 91: xos.v1.Directory.ListStorage:output_type -> xos.v1.ListStorageResponse
+	61, // [61:92] is the sub-list for method output_type
+	30, // [30:61] is the sub-list for method input_type
+	30, // [30:30] is the sub-list for extension type_name
+	30, // [30:30] is the sub-list for extension extendee
+	0,  // [0:30] is the sub-list for field type_name
 }
 
 func init() { file_xos_v1_core_proto_init() }
@@ -4126,7 +4289,7 @@ func file_xos_v1_core_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_xos_v1_core_proto_rawDesc), len(file_xos_v1_core_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   67,
+			NumMessages:   69,
 			NumExtensions: 0,
 			NumServices:   4,
 		},
