@@ -49,6 +49,7 @@ enum xos_hook {
 	XOS_INODE_UNLINK,
 	XOS_INODE_RMDIR,
 	XOS_INODE_RENAME,
+	XOS_SOCKET_CREATE,
 	XOS_HOOKS,
 };
 
@@ -69,9 +70,9 @@ struct xos_probe {
 
 /* What a denial tells of its object. */
 struct xos_object {
-	__u64 id;  /* pid, inode, IPC id or serial of a key */
-	__u32 dev; /* the inode's */
-	__u32 uid;
+	__u64 id;  /* pid, inode, IPC id, serial of a key, or family of a socket to be made */
+	__u32 dev; /* the inode's, or the socket's type */
+	__u32 uid; /* the owner's, or the socket's protocol */
 };
 
 /* What one VO's processes were refused, by each hook. */

@@ -2,7 +2,20 @@
 // SPDX-License-Identifier: GPL-2.0
 // Unix sockets, abstract names among them. A socket is whose cgroup and uid
 // made it, which the kernel keeps in it: sockets made before these programs
-// came have their label too. IP sockets are vonet.c's.
+// came have their label too. IP sockets are vonet.c's. Sockets of any other kind by
+// which processes could reach one another are not made.
+
+/* Linux's numbers of address families and of netlink's protocols. */
+#define XOS_FAMILY_UNIX 1
+#define XOS_FAMILY_INET 2
+#define XOS_FAMILY_INET6 10
+#define XOS_FAMILY_NETLINK 16
+#define XOS_FAMILY_PACKET 17
+#define XOS_FAMILY_ALG 38
+#define XOS_FAMILY_XDP 44
+#define XOS_NETLINK_USERSOCK 2
+#define XOS_NETLINK_CONNECTOR 11
+#define XOS_FAMILIES 64
 
 static __always_inline int judge_sock(__u32 hook, struct sock *other)
 {
@@ -33,4 +46,39 @@ int BPF_PROG(xos_unix_may_send, struct socket *sock, struct socket *other, int r
 	if (probed(XOS_UNIX_MAY_SEND))
 		return -EPERM;
 	return judge_sock(XOS_UNIX_MAY_SEND, other->sk);
+}
+
+/* judged says whether a kind of socket is one that other checks judge, or by which
+ * no process reaches another. Of netlink, one protocol carries messages between
+ * processes, and one tells everybody which processes begin, end and are called
+ * what; packets are for who may have them in his network namespace. */
+static __always_inline int judged(__u32 family, int protocol)
+{
+	const __u64 families = 1ull << XOS_FAMILY_UNIX | 1ull << XOS_FAMILY_INET | 1ull << XOS_FAMILY_INET6 |
+			       1ull << XOS_FAMILY_NETLINK | 1ull << XOS_FAMILY_PACKET |
+			       1ull << XOS_FAMILY_ALG | 1ull << XOS_FAMILY_XDP;
+
+	if (family == XOS_FAMILY_NETLINK)
+		return protocol != XOS_NETLINK_USERSOCK && protocol != XOS_NETLINK_CONNECTOR;
+	return family < XOS_FAMILIES && families >> family & 1;
+}
+
+/* What the kernel makes for itself below another socket (kern) was judged with that. */
+SEC("lsm/socket_create")
+int BPF_PROG(xos_socket_create, int family, int type, int protocol, int kern, int ret)
+{
+	struct xos_object o = {.id = (__u32)family, .dev = (__u32)type, .uid = (__u32)protocol};
+	__u32 vo;
+
+	if (ret)
+		return ret;
+	if (probed(XOS_SOCKET_CREATE))
+		return -EPERM;
+	if (kern || judged(family, protocol))
+		return 0;
+	vo = subject();
+	if (!vo)
+		return 0;
+	tell(XOS_SOCKET_CREATE, vo, vo, &o);
+	return -EPERM;
 }

@@ -54,7 +54,8 @@ const (
 	LsmXosHookXOS_INODE_UNLINK        LsmXosHook = 29
 	LsmXosHookXOS_INODE_RMDIR         LsmXosHook = 30
 	LsmXosHookXOS_INODE_RENAME        LsmXosHook = 31
-	LsmXosHookXOS_HOOKS               LsmXosHook = 32
+	LsmXosHookXOS_SOCKET_CREATE       LsmXosHook = 32
+	LsmXosHookXOS_HOOKS               LsmXosHook = 33
 )
 
 type LsmXosProbe struct {
@@ -66,7 +67,7 @@ type LsmXosProbe struct {
 
 type LsmXosTally struct {
 	_      structs.HostLayout
-	Denied [32]uint64
+	Denied [33]uint64
 }
 
 type LsmXosTelling struct {
@@ -127,6 +128,7 @@ const (
 	LsmProgXosPtraceTraceme     = "xos_ptrace_traceme"
 	LsmProgXosSemSemctl         = "xos_sem_semctl"
 	LsmProgXosShmShmctl         = "xos_shm_shmctl"
+	LsmProgXosSocketCreate      = "xos_socket_create"
 	LsmProgXosTaskGetioprio     = "xos_task_getioprio"
 	LsmProgXosTaskGetpgid       = "xos_task_getpgid"
 	LsmProgXosTaskGetscheduler  = "xos_task_getscheduler"
@@ -207,6 +209,7 @@ type LsmProgramSpecs struct {
 	XosPtraceTraceme     *ebpf.ProgramSpec `ebpf:"xos_ptrace_traceme"`
 	XosSemSemctl         *ebpf.ProgramSpec `ebpf:"xos_sem_semctl"`
 	XosShmShmctl         *ebpf.ProgramSpec `ebpf:"xos_shm_shmctl"`
+	XosSocketCreate      *ebpf.ProgramSpec `ebpf:"xos_socket_create"`
 	XosTaskGetioprio     *ebpf.ProgramSpec `ebpf:"xos_task_getioprio"`
 	XosTaskGetpgid       *ebpf.ProgramSpec `ebpf:"xos_task_getpgid"`
 	XosTaskGetscheduler  *ebpf.ProgramSpec `ebpf:"xos_task_getscheduler"`
@@ -326,6 +329,7 @@ type LsmPrograms struct {
 	XosPtraceTraceme     *ebpf.Program `ebpf:"xos_ptrace_traceme"`
 	XosSemSemctl         *ebpf.Program `ebpf:"xos_sem_semctl"`
 	XosShmShmctl         *ebpf.Program `ebpf:"xos_shm_shmctl"`
+	XosSocketCreate      *ebpf.Program `ebpf:"xos_socket_create"`
 	XosTaskGetioprio     *ebpf.Program `ebpf:"xos_task_getioprio"`
 	XosTaskGetpgid       *ebpf.Program `ebpf:"xos_task_getpgid"`
 	XosTaskGetscheduler  *ebpf.Program `ebpf:"xos_task_getscheduler"`
@@ -361,6 +365,7 @@ func (p *LsmPrograms) Close() error {
 		p.XosPtraceTraceme,
 		p.XosSemSemctl,
 		p.XosShmShmctl,
+		p.XosSocketCreate,
 		p.XosTaskGetioprio,
 		p.XosTaskGetpgid,
 		p.XosTaskGetscheduler,

@@ -72,13 +72,16 @@ func isProgram(hook uint32) bool {
 
 // Linux's numbers of address families.
 const (
-	inet  = 2
-	inet6 = 10
+	inet    = 2
+	inet6   = 10
+	netlink = 16
 )
 
 func endpoint(raw bpf.VonetXosDenial) Endpoint {
 	e := Endpoint{Family: raw.Endpoint.Family, Protocol: raw.Endpoint.Protocol, Type: raw.Endpoint.Type}
 	switch bpf.VonetXosProgram(raw.Hook) {
+	case bpf.VonetXosProgram(bpf.LsmXosHookXOS_SOCKET_CREATE):
+		return Endpoint{Family: uint16(raw.Object.Id), Protocol: uint16(raw.Object.Uid), Type: uint16(raw.Object.Dev)}
 	case bpf.VonetXosProgramXOS_CONNECT4, bpf.VonetXosProgramXOS_CONNECT6, bpf.VonetXosProgramXOS_SENDMSG4, bpf.VonetXosProgramXOS_SENDMSG6:
 	default:
 		return e

@@ -101,6 +101,8 @@ func (names) Hook(id uint32) (name, aim string) {
 		return "connect", "network"
 	case bpf.VonetXosProgramXOS_DEVICE:
 		return "device", "devices"
+	case bpf.VonetXosProgram(bpf.LsmXosHookXOS_SOCKET_CREATE):
+		return "socket_create", "sockets"
 	}
 	return "task_kill", "signals"
 }
@@ -174,6 +176,12 @@ func TestObjects(t *testing.T) {
 		{bpf.VonetXosProgramXOS_SOCK_CREATE, bpf.VonetXosCountXOS_COUNT_PROTOCOL, func(r *bpf.VonetXosDenial) {
 			r.ObjectVo, r.Endpoint.Family, r.Endpoint.Protocol, r.Endpoint.Type = 0, 2, 262, 1
 		}, "isolation.network", "socket of IPv4 and mptcp", "a socket of this protocol cannot be labelled with its VO"},
+		{bpf.VonetXosProgram(bpf.LsmXosHookXOS_SOCKET_CREATE), 0, func(r *bpf.VonetXosDenial) {
+			r.ObjectVo, r.Object.Id, r.Object.Dev = 0, 40, 1
+		}, "isolation.sockets", "socket of vsock", "the kernel's check socket_create keeps VOs apart"},
+		{bpf.VonetXosProgram(bpf.LsmXosHookXOS_SOCKET_CREATE), 0, func(r *bpf.VonetXosDenial) {
+			r.ObjectVo, r.Object.Id, r.Object.Dev, r.Object.Uid = 0, 16, 2, 11
+		}, "isolation.sockets", "socket of netlink, protocol 11", "the kernel's check socket_create keeps VOs apart"},
 		{bpf.VonetXosProgramXOS_DEVICE, bpf.VonetXosCountXOS_COUNT_DEVICE, func(r *bpf.VonetXosDenial) {
 			r.Object.Dev, r.Object.Id = 195<<20|255, 6<<16|2
 		}, "isolation.devices", "character device 195:255, to read and write", "the VO was not given this device"},

@@ -60,6 +60,9 @@ func (w *Window) record(d Denial, count uint64) audit.Record {
 
 // object says what was asked for.
 func (w *Window) object(d Denial, aim string) string {
+	if d.Hook == uint32(bpf.LsmXosHookXOS_SOCKET_CREATE) {
+		return d.Endpoint.String()
+	}
 	var b strings.Builder
 	switch aim {
 	case "signals", "debug", "scheduling":
@@ -97,7 +100,10 @@ func (w *Window) object(d Denial, aim string) string {
 // protocols are IANA's numbers, and Linux's for Multipath TCP.
 var protocols = map[uint16]string{1: "icmp", 6: "tcp", 17: "udp", 33: "dccp", 58: "icmpv6", 132: "sctp", 136: "udplite", 262: "mptcp"}
 
-// String is such as "tcp 127.0.0.1:80", or "socket of IPv4 and mptcp".
+// families are Linux's numbers. What has no protocols worth telling has its name only.
+var families = map[uint16]string{inet: "IPv4", inet6: "IPv6", netlink: "netlink", 30: "TIPC", 40: "vsock", 41: "KCM", 43: "SMC"}
+
+// String is such as "tcp 127.0.0.1:80", "socket of IPv4 and mptcp", or "socket of vsock".
 func (e Endpoint) String() string {
 	protocol := protocols[e.Protocol]
 	if protocol == "" {
@@ -106,9 +112,16 @@ func (e Endpoint) String() string {
 	if e.At.IsValid() {
 		return protocol + " " + e.At.String()
 	}
-	family := map[uint16]string{inet: "IPv4", inet6: "IPv6"}[e.Family]
+	family := families[e.Family]
 	if family == "" {
 		family = "family " + decimal(uint32(e.Family))
+	}
+	switch e.Family {
+	case inet, inet6:
+	case netlink:
+		return "socket of netlink, protocol " + decimal(uint32(e.Protocol))
+	default:
+		return "socket of " + family
 	}
 	if e.Type == typeRaw {
 		return "raw socket of " + family + " and " + protocol

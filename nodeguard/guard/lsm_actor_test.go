@@ -141,6 +141,17 @@ var prowl = map[string]func(prey) error{
 	"key": func(p prey) error { _, err := unix.KeyctlString(unix.KEYCTL_DESCRIBE, p.Key); return err },
 }
 
+// ownSockets is what everybody may go on making.
+func ownSockets(prey) error {
+	for _, s := range [][3]int{{unix.AF_UNIX, unix.SOCK_SEQPACKET, 0}, {unix.AF_NETLINK, unix.SOCK_RAW, unix.NETLINK_ROUTE},
+		{unix.AF_NETLINK, unix.SOCK_RAW, unix.NETLINK_SOCK_DIAG}, {unix.AF_ALG, unix.SOCK_SEQPACKET, 0}} {
+		if err := makes(s[0], s[1], s[2]); err != nil {
+			return fmt.Errorf("socket %v: %w", s, err)
+		}
+	}
+	return nil
+}
+
 // anySegment finds the segment among all by SHM_STAT_ANY, which asks for no
 // permission of its own.
 func anySegment(p prey) error {
@@ -180,7 +191,21 @@ var besiege = map[string]func(prey) error{
 		}
 		return os.Rename(at+"_moved", at)
 	},
-	"cgroup: leave": func(p prey) error { return os.WriteFile(p.Cgroup, []byte("0"), 0) },
+	"cgroup: leave":      func(p prey) error { return os.WriteFile(p.Cgroup, []byte("0"), 0) },
+	"socket: vsock":      func(prey) error { return makes(unix.AF_VSOCK, unix.SOCK_STREAM, 0) },
+	"socket: SMC":        func(prey) error { return makes(43 /* AF_SMC */, unix.SOCK_STREAM, 0) },
+	"netlink: to others": func(prey) error { return makes(unix.AF_NETLINK, unix.SOCK_RAW, unix.NETLINK_USERSOCK) },
+	"netlink: processes": func(prey) error { return makes(unix.AF_NETLINK, unix.SOCK_DGRAM, unix.NETLINK_CONNECTOR) },
+}
+
+// makes makes a socket. A kernel that has none of the kind refuses nobody.
+func makes(family, kind, protocol int) error {
+	fd, err := unix.Socket(family, kind, protocol)
+	if err == unix.EAFNOSUPPORT || err == unix.EPROTONOSUPPORT {
+		return nil
+	}
+	unix.Close(fd)
+	return err
 }
 
 // huntAll tries everything and tells what failed.
@@ -191,7 +216,7 @@ func huntAll(text string) int {
 		return 1
 	}
 	failed := map[string]string{}
-	for _, room := range []map[string]func(prey) error{prowl, besiege} {
+	for _, room := range []map[string]func(prey) error{prowl, besiege, {"own sockets": ownSockets}} {
 		for name, try := range room {
 			if err := try(p); err != nil {
 				failed[name] = err.Error()

@@ -61,6 +61,15 @@ func execute() (act func() error, undo func(), err error) {
 	}, undo, nil
 }
 
+// newSocket makes one of a family that xos-node's unit leaves it.
+func newSocket() error {
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err == nil {
+		unix.Close(fd)
+	}
+	return err
+}
+
 // join is connecting to an abstract socket of one's own.
 func join(kind int) (act func() error, undo func(), err error) {
 	server, err := unix.Socket(unix.AF_UNIX, kind|unix.SOCK_CLOEXEC, 0)

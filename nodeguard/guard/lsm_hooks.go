@@ -1,6 +1,8 @@
 package guard
 
 import (
+	"slices"
+
 	"github.com/xtreemos/xos/bpf"
 )
 
@@ -17,7 +19,8 @@ type hook struct {
 	policy bool
 }
 
-// hooks is all of them, in the order of enum xos_hook.
+// hooks is all of them, in the order of enum xos_hook. A new one comes last: what
+// programs of an earlier version have told is read by their numbers.
 var hooks = []hook{
 	{bpf.LsmXosHookXOS_TASK_KILL, "task_kill", "signals", simple(killSelf), "kill, tgkill, sigqueue, pidfd_send_signal", false},
 	{bpf.LsmXosHookXOS_FILE_SEND_SIGIOTASK, "file_send_sigiotask", "signals", sigio, "SIGIO and its like, by the uid that asked for it", false},
@@ -50,13 +53,14 @@ var hooks = []hook{
 	{bpf.LsmXosHookXOS_INODE_UNLINK, "inode_unlink", "guard", unlink, "removing a pin of the guard's", false},
 	{bpf.LsmXosHookXOS_INODE_RMDIR, "inode_rmdir", "guard", rmdir, "removing a directory of pins", false},
 	{bpf.LsmXosHookXOS_INODE_RENAME, "inode_rename", "guard", rename, "moving a pin", false},
+	{bpf.LsmXosHookXOS_SOCKET_CREATE, "socket_create", "sockets", simple(newSocket), "making a socket of a kind that nothing else judges (vsock, SMC, netlink between processes)", false},
 }
 
-// aims are what the hooks are told by, in their order.
+// aims are what the hooks are told by, in the order of their first ones.
 func aims() []string {
 	var list []string
 	for _, h := range hooks {
-		if len(list) == 0 || list[len(list)-1] != h.aim {
+		if !slices.Contains(list, h.aim) {
 			list = append(list, h.aim)
 		}
 	}

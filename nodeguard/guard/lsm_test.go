@@ -125,7 +125,8 @@ func TestRootLSMKeepsVOsApart(t *testing.T) {
 	p.Pins, p.Cgroup = s.cfg.PinDir, filepath.Join(s.dir, "cgroup.procs")
 	// What the guard keeps from all VOs alike, and what must not be tried where
 	// it works.
-	guarded := []string{"bpf", "pin: open", "pin: unlink", "pin: rmdir", "pin: rename", "cgroup: leave"}
+	guarded := []string{"bpf", "pin: open", "pin: unlink", "pin: rmdir", "pin: rename", "cgroup: leave",
+		"socket: vsock", "socket: SMC", "netlink: to others", "netlink: processes"}
 
 	toLose := func() {
 		t.Helper()
@@ -160,6 +161,9 @@ func TestRootLSMKeepsVOsApart(t *testing.T) {
 		} else if !strings.Contains(why, "permi") && !strings.Contains(why, "denied") {
 			t.Errorf("from another VO, %s: %s", name, why)
 		}
+	}
+	if why := across["own sockets"]; why != "" {
+		t.Errorf("what no process reaches another by is refused too: %s", why)
 	}
 	for _, name := range guarded {
 		if within[name] == "" {
