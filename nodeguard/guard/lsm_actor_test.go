@@ -15,6 +15,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/xtreemos/xos/test/uring"
 )
 
 // prey tells what a process left open for everybody, as far as modes go.
@@ -110,10 +112,10 @@ var prowl = map[string]func(prey) error{
 	"stat":                      func(p prey) error { _, err := os.Stat(p.File); return err },
 	"execute":                   func(p prey) error { return exec.Command(p.Program, "actor", "nothing", "-", "-").Run() },
 	"abstract: stream":          func(p prey) error { return dials("unix", p.Abstract) },
-	"io_uring: open":            func(p prey) error { return uringOpens(p.File, 0) },
-	"io_uring: connect":         func(p prey) error { return uringDials(p.Abstract, 0) },
-	"io_uring: open, polled":    func(p prey) error { return uringOpens(p.File, uringSQPoll) },
-	"io_uring: connect, polled": func(p prey) error { return uringDials(p.Abstract, uringSQPoll) },
+	"io_uring: open":            func(p prey) error { return uring.Open(p.File, false) },
+	"io_uring: connect":         func(p prey) error { return uringDials(p.Abstract, false) },
+	"io_uring: open, polled":    func(p prey) error { return uring.Open(p.File, true) },
+	"io_uring: connect, polled": func(p prey) error { return uringDials(p.Abstract, true) },
 	"abstract: datagram":        func(p prey) error { return dials("unixgram", p.Abstract+"d") },
 	"abstract: sendto": func(p prey) error {
 		fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM, 0)
@@ -139,6 +141,15 @@ var prowl = map[string]func(prey) error{
 		return nil
 	},
 	"key": func(p prey) error { _, err := unix.KeyctlString(unix.KEYCTL_DESCRIBE, p.Key); return err },
+}
+
+func uringDials(abstract string, polled bool) error {
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return os.NewSyscallError("socket", err)
+	}
+	defer unix.Close(fd)
+	return uring.ConnectUnix(fd, abstract, polled)
 }
 
 // ownSockets is what everybody may go on making.

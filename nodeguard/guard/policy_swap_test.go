@@ -175,7 +175,7 @@ func (s stage) repeating(t *testing.T, uid uint32, verb, at string) func() repea
 
 // TestRootPoliciesAreSwappedWithoutAGap: while policies are replaced over and over,
 // and guards too, what all of them deny never works and what all of them allow
-// never fails. XOS_RELOADS says how often; a thousand takes 40 s.
+// never fails. XOS_RELOADS says how often; a thousand takes a minute.
 func TestRootPoliciesAreSwappedWithoutAGap(t *testing.T) {
 	s := newStage(t)
 	s.people(t)

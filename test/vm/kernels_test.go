@@ -1,7 +1,9 @@
 package vm_test
 
 import (
+	"fmt"
 	"os"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -67,7 +69,7 @@ func guards(s *stage) {
 // guardTests runs those of the guard's own tests whose names match.
 func (s *stage) guardTests(which string) {
 	s.t.Helper()
-	s.inside("cd /root && XOS_NEED_ALL=1 XOS_LSM=1 exec /usr/local/bin/guard.test -test.v -test.run='" + which + "' -test.timeout=20m")
+	s.inside("cd /root && XOS_NEED_ALL=1 XOS_LSM=1" + passed("XOS_RELOADS") + " exec /usr/local/bin/guard.test -test.v -test.run='" + which + "' -test.timeout=" + bound())
 }
 
 // inside runs a program of tests and shows what it says.
@@ -81,6 +83,24 @@ func (s *stage) inside(command string) {
 	}
 }
 
+// passed gives a test inside what was set for this one: how often something is to
+// be done.
+func passed(name string) string {
+	n, err := strconv.Atoi(os.Getenv(name))
+	if err != nil {
+		return ""
+	}
+	return fmt.Sprint(" ", name, "=", n)
+}
+
+// bound is how long the tests inside may take.
+func bound() string {
+	if passed("XOS_RELOADS")+passed("XOS_KILLS") != "" {
+		return "24h" // the test that runs this one has a bound
+	}
+	return "20m"
+}
+
 // apart runs the checklist of isolation inside, and holds what the guard says
 // of this kernel to the page about it.
 func apart(s *stage) {
@@ -89,5 +109,5 @@ func apart(s *stage) {
 	if err := s.PushFile(s.ctx, "../../docs/nodeguard.md", "/root/docs/nodeguard.md"); err != nil {
 		s.t.Fatal(err)
 	}
-	s.inside("mkdir -p /root/test/apart && cd /root/test/apart && XOS_NEED_ALL=1 XOS_HERE=1 exec apart.test -test.v -test.timeout=20m")
+	s.inside("mkdir -p /root/test/apart && cd /root/test/apart && XOS_NEED_ALL=1 XOS_HERE=1" + passed("XOS_KILLS") + " exec apart.test -test.v -test.timeout=" + bound())
 }

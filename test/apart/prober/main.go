@@ -19,7 +19,12 @@ type Target struct {
 	Marker          string // in its command line and its names
 	Key             int
 	TCP4, TCP6, UDP int
-	Home            string
+	// Ports of sockets of other kinds, 0 where there is none.
+	Vsock, SMC, Usersock, Route int
+	Memory                      int // a descriptor's number
+	HandleType                  int32
+	Handle                      []byte // of her file in /var/tmp
+	Home                        string
 }
 
 // Outcome is how one attempt went.
@@ -72,7 +77,7 @@ func target(text string) (t Target, err error) {
 const patience = 10 * time.Second
 
 // rooms have all attempts.
-var rooms = []map[string]func(Target) error{visible, signals, memory, ipc, network, names, system}
+var rooms = []map[string]func(Target) error{visible, signals, memory, ipc, network, names, system, kinds, handed}
 
 // attack tries everything, each by itself.
 func attack(t Target) map[string]Outcome {

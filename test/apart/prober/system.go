@@ -114,6 +114,8 @@ func inner(what string, t Target) error {
 			return err
 		}
 		return unix.Setns(int(f.Fd()), 0)
+	case "handle":
+		return byHandleOf(t)
 	case "raw":
 		return socket(unix.AF_PACKET, unix.SOCK_RAW, 0)
 	}

@@ -28,11 +28,17 @@ func victim(marker, vo string) error {
 	t := Target{PID: os.Getpid(), UID: os.Getuid(), User: os.Getenv("USER"), VO: vo, Marker: marker}
 	t.Home, _ = os.UserHomeDir()
 	tid := make(chan int)
-	go func() {
+	var thread func()
+	thread = func() {
 		runtime.LockOSThread()
+		if unix.Gettid() == t.PID { // the first one, whose name is the process's
+			go thread()
+			select {}
+		}
 		tid <- unix.Gettid()
-		select {}
-	}()
+		move()
+	}
+	go thread()
 	t.TID = <-tid
 	if at, err := os.Readlink("/proc/self/fd/0"); err == nil && filepath.Dir(at) == "/dev/pts" {
 		t.PTS = at
@@ -48,9 +54,14 @@ func victim(marker, vo string) error {
 			note(err)
 			if filepath.Dir(path) == "/tmp" {
 				note(unix.FcntlFlock(f.Fd(), unix.F_SETLK, &unix.Flock_t{Type: unix.F_WRLCK}))
+			} else {
+				note(f.Close())
 			}
 		}
 	}
+	t.HandleType, t.Handle = handleOf("/var/tmp/" + marker)
+	note(kindsVictim(&t))
+	note(handedVictim(&t))
 	key := int(crc(marker))
 	for _, a := range [][4]uintptr{
 		{unix.SYS_SHMGET, uintptr(key), 4096, unix.IPC_CREAT | everybody},

@@ -1,9 +1,11 @@
-package guard_test
+// Package uring has the kernel do one thing through io_uring, on a thread that it
+// makes: a worker, or one that polls the ring. Tests ask whether such threads are
+// whose they work for.
+package uring
 
 import (
 	"encoding/binary"
 	"fmt"
-	"os"
 	"runtime"
 	"sync/atomic"
 	"unsafe"
@@ -11,9 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// What io_uring does for a process, on threads that the kernel makes
-// (linux/io_uring.h): a worker, or one that polls the ring.
-
+// Numbers of linux/io_uring.h.
 const (
 	uringSQPoll  = 1 << 1 // IORING_SETUP_SQPOLL
 	uringAsync   = 1 << 4 // IOSQE_ASYNC: a worker, at once
@@ -41,9 +41,12 @@ type sqe struct {
 	len       uint32
 }
 
-// uring has one thing done by a ring, and gives what came of it.
-func uring(setup uint32, e sqe) error {
-	p := uringParams{flags: setup, idle: 1000}
+// do has one thing done by a ring, and gives what came of it.
+func do(polled bool, e sqe) error {
+	p := uringParams{idle: 1000}
+	if polled {
+		p.flags = uringSQPoll
+	}
 	fd, _, errno := unix.Syscall(unix.SYS_IO_URING_SETUP, 1, uintptr(unsafe.Pointer(&p)), 0)
 	if errno != 0 {
 		return fmt.Errorf("io_uring_setup: %w", errno)
@@ -68,7 +71,7 @@ func uring(setup uint32, e sqe) error {
 	binary.NativeEndian.PutUint32(ring[p.sq.array:], 0)
 	atomic.AddUint32((*uint32)(unsafe.Pointer(&ring[p.sq.tail])), 1)
 	flags := uintptr(uringEvents)
-	if setup&uringSQPoll != 0 {
+	if polled {
 		flags |= uringWakeup
 	}
 	if _, _, errno := unix.Syscall6(unix.SYS_IO_URING_ENTER, fd, 1, 1, flags, 0, 0); errno != 0 {
@@ -87,7 +90,8 @@ func uring(setup uint32, e sqe) error {
 	return nil
 }
 
-func uringOpens(path string, setup uint32) error {
+// Open opens a file to read, and closes it.
+func Open(path string, polled bool) error {
 	name, err := unix.BytePtrFromString(path)
 	if err != nil {
 		return err
@@ -95,21 +99,28 @@ func uringOpens(path string, setup uint32) error {
 	var pin runtime.Pinner
 	defer pin.Unpin()
 	pin.Pin(name)
-	return uring(setup, sqe{op: uringOpen, flags: uringAsync, fd: unix.AT_FDCWD, addr: uint64(uintptr(unsafe.Pointer(name)))})
+	return do(polled, sqe{op: uringOpen, flags: uringAsync, fd: unix.AT_FDCWD, addr: uint64(uintptr(unsafe.Pointer(name)))})
 }
 
-func uringDials(abstract string, setup uint32) error {
-	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return os.NewSyscallError("socket", err)
-	}
-	defer unix.Close(fd)
+// ConnectUnix connects a socket to an abstract name, which begins with "@".
+func ConnectUnix(fd int, abstract string, polled bool) error {
 	at := &unix.RawSockaddrUnix{Family: unix.AF_UNIX}
 	for i := 1; i < len(abstract); i++ { // its "@" stands for a NUL
 		at.Path[i] = int8(abstract[i])
 	}
+	return connect(fd, unsafe.Pointer(at), 2+len(abstract), polled)
+}
+
+// ConnectTCP connects a socket to a port of 127.0.0.1.
+func ConnectTCP(fd, port int, polled bool) error {
+	at := &unix.RawSockaddrInet4{Family: unix.AF_INET, Addr: [4]byte{127, 0, 0, 1}}
+	binary.BigEndian.PutUint16((*[2]byte)(unsafe.Pointer(&at.Port))[:], uint16(port))
+	return connect(fd, unsafe.Pointer(at), unix.SizeofSockaddrInet4, polled)
+}
+
+func connect(fd int, at unsafe.Pointer, size int, polled bool) error {
 	var pin runtime.Pinner
 	defer pin.Unpin()
 	pin.Pin(at)
-	return uring(setup, sqe{op: uringConnect, flags: uringAsync, fd: int32(fd), addr: uint64(uintptr(unsafe.Pointer(at))), off: uint64(2 + len(abstract))})
+	return do(polled, sqe{op: uringConnect, flags: uringAsync, fd: int32(fd), addr: uint64(uintptr(at)), off: uint64(size)})
 }
