@@ -186,8 +186,18 @@ func usersock(t Target) error {
 	if err := unix.Sendto(fd, message(0x10, nil), 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Pid: uint32(t.Usersock)}); err != nil {
 		return err
 	}
-	_, _, err = unix.Recvfrom(fd, make([]byte, 64), 0)
+	_, err = receive(fd, make([]byte, 64))
 	return err
+}
+
+// receive goes on after signals, which end a call that has a bound.
+func receive(fd int, b []byte) (int, error) {
+	for {
+		n, _, err := unix.Recvfrom(fd, b, 0)
+		if err != unix.EINTR {
+			return n, err
+		}
+	}
 }
 
 // message is one of netlink's.
@@ -223,7 +233,7 @@ func processEvents(t Target) error {
 	within(fd, time.Second)
 	b := make([]byte, 512)
 	for end := time.Now().Add(3 * time.Second); time.Now().Before(end); {
-		n, _, err := unix.Recvfrom(fd, b, 0)
+		n, err := receive(fd, b)
 		if err != nil {
 			return err
 		}
@@ -265,7 +275,7 @@ func generic(fd int, family uint16, command byte, attribute uint16, value []byte
 		return nil, err
 	}
 	b := make([]byte, 8192)
-	n, _, err := unix.Recvfrom(fd, b, 0)
+	n, err := receive(fd, b)
 	if err != nil {
 		return nil, err
 	}
