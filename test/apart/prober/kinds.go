@@ -18,6 +18,8 @@ const (
 	afSMC        = 43
 	procComm     = 0x200 // PROC_EVENT_COMM, linux/cn_proc.h
 	localMachine = 1     // VMADDR_CID_LOCAL
+
+	connectTimeout = 6 // SO_VM_SOCKETS_CONNECT_TIMEOUT, linux/vm_sockets.h
 )
 
 // kinds is talking by sockets that are neither IP's nor unix's, and io_uring.
@@ -128,6 +130,11 @@ func vsock(port int) error {
 	defer unix.Close(fd)
 	if port == 0 {
 		return errors.New("she has none")
+	}
+	// A kernel without a loopback of vsock lets one wait for this long.
+	second := unix.Timeval{Sec: 1}
+	if err := unix.SetsockoptTimeval(fd, unix.AF_VSOCK, connectTimeout, &second); err != nil {
+		return err
 	}
 	if err := unix.Connect(fd, &unix.SockaddrVM{CID: localMachine, Port: uint32(port)}); err != nil && err != unix.EINPROGRESS {
 		return err
