@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -20,8 +21,9 @@ const barred = "TCP: 127.0.0.1,TCP: ::1,UDP: sendto,io_uring: TCP,/tmp: read,POS
 // siege has xos-node killed in every way that it may end, so often as its
 // argument says; what comes next finds another policy of the site's, in which
 // others share more. Of four rounds, one kills it when it is ready; one does, and
-// its successor some time while that starts; one replaces its program, as an upgrade
-// does, and restarts it; one stops it. It prints what it did.
+// its successor some time while that starts; one replaces its program and restarts
+// it, or, where there is a package, one in five of these installs that; one stops it. It
+// prints what it did.
 const siege = `
 ready() {
 	for i in $(seq 900); do
@@ -39,7 +41,7 @@ fresh() {
 	done
 	echo "systemd does not start xos-node again"; exit 1
 }
-kills=0 starting=0 upgrades=0 stops=0
+kills=0 starting=0 upgrades=0 packages=0 stops=0
 ready 0
 for round in $(seq "$ROUNDS"); do
 	printf 'share = ["network"]\n[vo.physics.share]\nnetwork = ["law"]\n[vo.law.share]\nnetwork = ["physics"]\n' >/etc/xos/apart.new
@@ -49,13 +51,18 @@ for round in $(seq "$ROUNDS"); do
 	case $((round % 4)) in
 	1) kill -9 $was; kills=$((kills + 1)) ;;
 	2) kill -9 $was; fresh $was; was=$pid; sleep 0.0$((RANDOM % 10)); sleep 0.$((RANDOM % 4)); kill -9 $was 2>/dev/null; kills=$((kills + 2)); starting=$((starting + 1)) ;;
-	3) cp /usr/sbin/xos-node /usr/sbin/xos-node.new; printf x >>/usr/sbin/xos-node.new; mv /usr/sbin/xos-node.new /usr/sbin/xos-node
-	   systemctl restart xos-node; upgrades=$((upgrades + 1)) ;;
+	3) if [ -e "$DEB" ] && [ $((round % 20)) = 3 ]; then
+		dpkg -i --force-confold "$DEB" >/root/apart.log 2>&1 || { cat /root/apart.log; exit 1; }
+		packages=$((packages + 1))
+	   else
+		cp /usr/sbin/xos-node /usr/sbin/xos-node.new; printf x >>/usr/sbin/xos-node.new; mv /usr/sbin/xos-node.new /usr/sbin/xos-node
+		systemctl restart xos-node; upgrades=$((upgrades + 1))
+	   fi ;;
 	0) systemctl stop xos-node; sleep 0.2; systemctl start xos-node; stops=$((stops + 1)) ;;
 	esac
 	ready $was
 done
-echo "DID $kills kills ($starting of them of one that had not started), $upgrades upgrades, $stops stops, $ROUNDS policies"
+echo "DID $kills kills ($starting of them of one that had not started), $packages packages, $upgrades other programs, $stops stops, $ROUNDS policies"
 `
 
 // TestRootNoGapWhenTheDaemonDies: carol tries without pause while xos-node is
@@ -95,7 +102,14 @@ func TestRootNoGapWhenTheDaemonDies(t *testing.T) {
 	if place == "" {
 		t.Fatal("carol does not begin")
 	}
-	out, status, err := story.Run(life, node("node1"), "root", "ROUNDS="+strconv.Itoa(rounds)+" exec bash -c '"+strings.ReplaceAll(siege, "'", `'\''`)+"'")
+	deb := ""
+	if debs, _ := filepath.Glob(filepath.Join(os.Getenv("XOS_DEBS"), "xtreemos-node_*.deb")); !here && len(debs) == 1 {
+		deb = "/root/apart.deb"
+		if err := grid.Node("node1").PushFile(ctx, debs[0], deb); err != nil {
+			t.Fatal(err)
+		}
+	}
+	out, status, err := story.Run(life, node("node1"), "root", "DEB="+deb+" ROUNDS="+strconv.Itoa(rounds)+" exec bash -c '"+strings.ReplaceAll(siege, "'", `'\''`)+"'")
 	_, did, found := strings.Cut(out, "DID ")
 	if err != nil || status != 0 || !found {
 		t.Errorf("the siege: status %d (%v): %s", status, err, out)
