@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -85,6 +86,13 @@ func act(args []string) int {
 		fmt.Println(err)
 		return 0
 	}
+	if verb == "connect" && network == "fastopen" {
+		if err := fastOpen(address); err != nil {
+			fmt.Println(err)
+			return 1
+		}
+		return 0
+	}
 	if verb == "connect" {
 		c, err := net.DialTimeout(network, address, 5*time.Second)
 		if err == nil {
@@ -123,6 +131,20 @@ func act(args []string) int {
 	fmt.Println(at)
 	io.Copy(io.Discard, os.Stdin)
 	return 0
+}
+
+// fastOpen connects by sending (TCP Fast Open), without a connect().
+func fastOpen(address string) error {
+	to, err := netip.ParseAddrPort(address)
+	if err != nil {
+		return err
+	}
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	return unix.Sendto(fd, []byte("x"), unix.MSG_FASTOPEN, &unix.SockaddrInet4{Port: int(to.Port()), Addr: to.Addr().As4()})
 }
 
 // stage is a guard over a cgroup of the test's own.
@@ -303,6 +325,7 @@ func TestRootNetworkKeepsVOsApart(t *testing.T) {
 		{"tcp4", "0.0.0.0:0", "tcp4"},
 		{"tcp6", "[::1]:0", "tcp6"},
 		{"tcp", "[::]:0", "tcp4"},
+		{"tcp4", "127.0.0.1:0", "fastopen"},
 		{"udp4", "127.0.0.1:0", "udp4"},
 		{"udp6", "[::1]:0", "udp6"},
 	} {
