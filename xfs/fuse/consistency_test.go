@@ -121,7 +121,7 @@ func exists(path string) bool {
 
 func namesBetween(t *testing.T, here, there string) {
 	d := func(root string, parts ...string) string {
-		return filepath.Join(append([]string{root, "names"}, parts...)...)
+		return filepath.Join(append([]string{root, "names from " + filepath.Base(here)}, parts...)...)
 	}
 	must(t, os.Mkdir(d(here), 0o700))
 	must(t, os.WriteFile(d(here, "f"), []byte("f"), 0o600))
@@ -164,6 +164,13 @@ func namesBetween(t *testing.T, here, there string) {
 	if _, err := os.OpenFile(d(there, "g"), os.O_CREATE|os.O_EXCL, 0o600); !errors.Is(err, fs.ErrExist) {
 		t.Errorf("an exclusive file that is there: %v", err)
 	}
+	// A name that was looked for in vain.
+	if exists(d(there, "late")) {
+		t.Error("a file nobody made")
+	}
+	must(t, os.WriteFile(d(here, "late"), []byte("late"), 0o600))
+	eventually(t, "the name that was missing", func() bool { return exists(d(there, "late")) })
+	wantFile(t, d(there, "late"), []byte("late"))
 	must(t, os.RemoveAll(d(there)))
 	eventually(t, "all is gone", func() bool { return !exists(d(here)) })
 }

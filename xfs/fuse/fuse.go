@@ -7,8 +7,9 @@
 // local uid, VO groups as their local gids, everybody else as nobody.
 //
 // Attributes and names may be up to a second old when another machine changes
-// them; what this machine changes is seen at once. Opening a file asks anew,
-// so what was closed elsewhere before is what is read (close-to-open). Locks
+// them, and a name that was not there may be missing for another 20 ms; what
+// this machine changes is seen at once. Opening a file asks anew, so what was
+// closed elsewhere before is what is read (close-to-open). Locks
 // are the kernel's: they exclude this machine's processes from each other,
 // and not yet those of another.
 package fuse
@@ -42,6 +43,13 @@ type Identity struct {
 
 // ttl is for how long the kernel may use names and attributes without asking.
 const ttl = time.Second
+
+// absent is for how long it may take a name to be missing without asking.
+// Programs look for a missing name many times in a row: systemd asks for
+// ~/.config and ~/.local some 150 times when a user's manager starts. It is
+// shorter than the time in which one machine can make the file and get word to
+// this one that it is there, by a job or a login.
+const absent = 20 * time.Millisecond
 
 // FS answers the kernel. It implements go-fuse's RawFileSystem.
 type FS struct {

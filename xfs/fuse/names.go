@@ -12,6 +12,11 @@ import (
 
 func (fs *FS) Lookup(cancel <-chan struct{}, h *gofuse.InHeader, name string, out *gofuse.EntryOut) gofuse.Status {
 	a, err := fs.client.Lookup(fs.context(cancel, h.Pid), xfs.Inode(h.NodeId), name)
+	if errno(err) == gofuse.ENOENT {
+		out.NodeId = 0 // to the kernel: no such name, and for how long
+		out.SetEntryTimeout(absent)
+		return gofuse.OK
+	}
 	if err != nil {
 		return fs.status("lookup", h.NodeId, err)
 	}
