@@ -108,8 +108,9 @@ const (
 // outlives xos-node and is shared by the sessions and jobs of one account.
 type Mounter interface {
 	// Mount makes the volume present at path for the account and returns when
-	// it is usable. It is idempotent. cred must have been stored before by
-	// the session service at the path xos-node gives to mount.xosfs.
+	// it is usable. It is idempotent. The session service stores the credential
+	// at the path xos-node gives to mount.xosfs, before or meanwhile: Mount waits
+	// for it. Who ends the waiting calls Unmount.
 	Mount(ctx context.Context, volume xos.VolumeID, m Mapping) error
 	// Unmount removes it; a busy mount is detached lazily.
 	Unmount(ctx context.Context, volume xos.VolumeID, m Mapping) error

@@ -32,7 +32,16 @@ func main() {
 	if err == nil && !*check {
 		log := slog.New(slog.NewTextHandler(os.Stderr, nil))
 		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-		err = run(ctx, cfg, log)
+		err = awaitCredential(ctx, cfg.Credentials)
+		switch {
+		case ctx.Err() != nil:
+			err = nil // told to end, with nothing done
+		case err == nil:
+			// What a predecessor of the one who brought it wrote may have changed.
+			if cfg, err = readConfig(*path); err == nil {
+				err = run(ctx, cfg, log)
+			}
+		}
 		stop()
 	}
 	if err != nil {

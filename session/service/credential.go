@@ -209,6 +209,20 @@ func (s *Service) store(uid uint32, c session.Credential) error {
 	return nil
 }
 
+// expectCredential has what a mount process finds be either nothing, for which it
+// waits, or what store puts there. Nothing may be held.
+func (s *Service) expectCredential(uid uint32) error {
+	dir := s.credentialDir(uid)
+	err := os.MkdirAll(dir, 0o700)
+	if err == nil {
+		err = os.Remove(filepath.Join(dir, "cert.pem"))
+	}
+	if err != nil && !os.IsNotExist(err) {
+		return xos.Errorf(xos.Internal, "making room for a credential: %w", err)
+	}
+	return nil
+}
+
 func (s *Service) credentialDir(uid uint32) string {
 	return filepath.Join(s.cfg.Run, "cred", strconv.FormatUint(uint64(uid), 10))
 }

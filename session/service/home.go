@@ -1,6 +1,7 @@
 package service
 
 import (
+	"context"
 	"os"
 	"path/filepath"
 	"time"
@@ -46,6 +47,35 @@ func (s *Service) makeHome(p *person) error {
 		return xos.Errorf(xos.Internal, "%s is no directory", s.home(p.account))
 	}
 	return nil
+}
+
+// givingUp is how long a login waits for the end of a mount that has no credential.
+// It would end by itself, too.
+const givingUp = 3 * time.Second
+
+// mountAhead begins to mount a home for whose credential the core is about to be
+// asked: systemd starts a process in the time in which the core answers, and that
+// waits for the credential. mount gives the outcome; abandon ends it instead,
+// where there is no credential. One of both must be called. The caller holds
+// p.work.
+func (s *Service) mountAhead(ctx context.Context, p *person, volume xos.VolumeID) (mount func() error, abandon func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	done := make(chan error, 1)
+	go func() { done <- s.Mounter.Mount(ctx, volume, s.mapping(p)) }()
+	mount = func() error {
+		defer cancel()
+		return <-done
+	}
+	abandon = func() {
+		cancel()
+		<-done
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), givingUp)
+		defer cancel()
+		if err := s.Mounter.Unmount(ctx, volume, s.mapping(p)); err != nil {
+			s.Log.Warn("a home without a credential is not given up", "account", p.account, "error", err)
+		}
+	}
+	return mount, abandon
 }
 
 // patienceWithHome is how long a mounted home may take to answer.

@@ -44,6 +44,8 @@ type person struct {
 	// appeal when there were news meanwhile.
 	fate            vom.Fate
 	judging, appeal bool
+	// denied is set where the last attempt to get her a credential failed.
+	denied bool
 	// asking is set while it is seen whether her home answers.
 	asking bool
 }

@@ -94,9 +94,19 @@ func (s *Service) furnish(ctx context.Context, p *person) (missing error) {
 		return err
 	}
 	s.mu.Lock()
-	volume, mounted := p.who.Home, p.mounted
+	volume, mounted, likely := p.who.Home, p.mounted, p.held == nil && len(p.shown) > 0 && !p.denied
 	s.mu.Unlock()
-	if _, err := s.obtain(ctx, p); err != nil {
+	mount := func() error { return s.Mounter.Mount(ctx, volume, s.mapping(p)) }
+	abandon := func() {}
+	if likely && volume != "" && mounted == "" && s.Reachable() && s.expectCredential(p.uid) == nil {
+		mount, abandon = s.mountAhead(ctx, p, volume)
+	}
+	_, err := s.obtain(ctx, p)
+	s.mu.Lock()
+	p.denied = err != nil
+	s.mu.Unlock()
+	if err != nil {
+		abandon()
 		// A home that is mounted stays so, and may work for a while.
 		return xos.Errorf(xos.KindOf(err), "the grid gave no credential for this session: %w", err)
 	}
@@ -106,7 +116,7 @@ func (s *Service) furnish(ctx context.Context, p *person) (missing error) {
 	if volume == mounted {
 		return s.answers(p)
 	}
-	if err := s.Mounter.Mount(ctx, volume, s.mapping(p)); err != nil {
+	if err := mount(); err != nil {
 		return xos.Errorf(xos.KindOf(err), "your home is not here: %w", err)
 	}
 	s.mu.Lock()

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -70,7 +71,7 @@ func newStage(t *testing.T) *stage {
 	t.Helper()
 	need.Root(t)
 	dir := t.TempDir()
-	s := &stage{T: t, ca: credtest.New(t), dir: dir, run: filepath.Join(dir, "run"), guard: &guardian{}, mounts: &mounts{at: map[xos.VolumeID]string{}, n: map[xos.VolumeID]int{}}, log: slog.New(slog.DiscardHandler)}
+	s := &stage{T: t, ca: credtest.New(t), dir: dir, run: filepath.Join(dir, "run"), guard: &guardian{}, mounts: &mounts{at: map[xos.VolumeID]string{}, n: map[xos.VolumeID]int{}, vain: map[xos.VolumeID]int{}}, log: slog.New(slog.DiscardHandler)}
 	s.ca.Change(func(b *vom.Bundle) { b.VOs[0].Groups = []xos.GroupName{"higgs"} })
 	for name, text := range map[string]string{"etc/passwd": "root:x:0:0::/root:/bin/sh\n", "etc/group": "root:x:0:\n", "state/.": ""} {
 		path := filepath.Join(dir, name)
@@ -108,6 +109,7 @@ func (s *stage) start() {
 		s.Fatal(err)
 	}
 	s.born, _ = process.Now()
+	s.mounts.run = s.run
 	s.Service, err = service.New(service.Config{Node: "node1", Run: s.run, Homes: filepath.Join(s.dir, "home"), Linger: cmp.Or(s.linger, 100*time.Millisecond), Tend: cmp.Or(s.tend, 50*time.Millisecond), Idle: s.idle, Retire: cmp.Or(s.retire, 20*time.Millisecond)},
 		service.Deps{Verifier: s.ca.Verifier(), Bundle: s.ca.Bundle, Policy: policy, Accounts: s.accounts, Guard: s.guard, Mounter: s.mounts,
 			Credentials: s.core.client(), Audit: s.auditor, Stays: &s.diary, Reachable: func() bool { return true }, Jobs: func() int { return 0 }, Now: s.now,
@@ -343,9 +345,16 @@ func (g *guardian) hasKilled(uid uint32) bool {
 
 // mounts stands in for the mounter.
 type mounts struct {
+	run string
+	// begins, if it is set, is told of each mount before it waits for its
+	// credential.
+	begins func(xos.VolumeID)
+
 	mu sync.Mutex
 	at map[xos.VolumeID]string
 	n  map[xos.VolumeID]int // how often each was mounted
+	// vain is how often one was unmounted that was not mounted.
+	vain map[xos.VolumeID]int
 	// trouble, if it is set, is what mounting ends with.
 	trouble func(context.Context, xos.VolumeID) error
 }
@@ -364,8 +373,19 @@ func (m *mounts) count(v xos.VolumeID) int {
 }
 
 func (m *mounts) Mount(ctx context.Context, v xos.VolumeID, at session.Mapping) error {
+	if m.begins != nil {
+		m.begins(v)
+	}
 	if m.trouble != nil {
 		return m.trouble(ctx, v)
+	}
+	for cert := filepath.Join(m.run, "cred", strconv.FormatUint(uint64(at.UID), 10), "cert.pem"); ; time.Sleep(time.Millisecond) {
+		if _, err := os.Stat(cert); err == nil {
+			break
+		}
+		if ctx.Err() != nil {
+			return xos.Errorf(xos.Unavailable, "mounting %s takes too long", v)
+		}
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -376,9 +396,20 @@ func (m *mounts) Mount(ctx context.Context, v xos.VolumeID, at session.Mapping) 
 	m.n[v]++
 	return nil
 }
+
+// given is how often a volume was unmounted that was not mounted.
+func (m *mounts) given(v xos.VolumeID) int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.vain[v]
+}
+
 func (m *mounts) Unmount(_ context.Context, v xos.VolumeID, _ session.Mapping) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if _, ok := m.at[v]; !ok {
+		m.vain[v]++
+	}
 	delete(m.at, v)
 	return nil
 }
