@@ -113,10 +113,28 @@ C
 		"$1" "$version" "$(date -Ru -d "@$SOURCE_DATE_EPOCH")" | gzip -9n >"$doc/changelog.gz"
 }
 
+# What the C in a package needs of this release's libraries, by its symbols: built
+# on a newer release than it is for, it must not install there.
+libraries() { # DIRECTORY
+	local dir elf=()
+	dir=$(realpath "$1")
+	while IFS= read -r -d '' f; do
+		! readelf -d "$f" 2>/dev/null | grep -q '(NEEDED)' || elf+=("$f")
+	done < <(find "$dir" -type f -print0)
+	mkdir -p "$work/shlibs/debian"
+	: >"$work/shlibs/debian/control"
+	(cd "$work/shlibs" && dpkg-shlibdeps -O "${elf[@]}") | sed -n 's/^shlibs:Depends=//p'
+}
+
 control() { # PACKAGE DIRECTORY
-	local c=packaging/$1/DEBIAN f
+	local c=packaging/$1/DEBIAN f needed=
 	mkdir -p "$2/DEBIAN"
-	sed -e "s/@VERSION@/$version/; s/@ARCH@/$arch/; s/@SIZE@/$(du -sk "$2" | cut -f1)/" "$c/control.in" >"$2/DEBIAN/control"
+	if grep -q @LIBRARIES@ "$c/control.in"; then
+		needed=$(libraries "$2")
+		[ -n "$needed" ] || { echo "$1: no library found that it needs" >&2; exit 1; }
+	fi
+	sed -e "s/@VERSION@/$version/; s/@ARCH@/$arch/; s/@SIZE@/$(du -sk "$2" | cut -f1)/; s/@LIBRARIES@/$needed/" \
+		"$c/control.in" >"$2/DEBIAN/control"
 	[ ! -e "$c/triggers" ] || cp "$c/triggers" "$2/DEBIAN/triggers"
 	for f in postinst prerm postrm; do
 		[ ! -e "$c/$f" ] || sed -e '/^@FORGET@$/{r packaging/forget.sh

@@ -2,15 +2,20 @@ package wiretest
 
 import (
 	"debug/elf"
+	"fmt"
 	"os"
 	"slices"
 	"strings"
 	"testing"
 )
 
+// glibcMinor is of the oldest C library that modules are for, Debian 12's 2.36.
+const glibcMinor = 36
+
 // Gate holds a module to what may be in other programs' processes: libc and
 // the given libraries, nothing exported but its entries, no Go, hardened, small,
-// and deaf to the environment, which in a set-uid program is its caller's.
+// deaf to the environment, which in a set-uid program is its caller's, and loadable
+// by Debian 12's C library, wherever it was built.
 func Gate(t testing.TB, path string, libraries, exports []string) {
 	t.Helper()
 	f, err := elf.Open(path)
@@ -42,6 +47,20 @@ func Gate(t testing.TB, path string, libraries, exports []string) {
 		if strings.HasPrefix(s.Name, "_cgo_") || strings.HasPrefix(s.Name, "runtime.") || strings.HasPrefix(s.Name, "pthread_create") ||
 			strings.HasSuffix(s.Name, "getenv") && !strings.HasPrefix(s.Name, "pam_") {
 			t.Errorf("it has %s", s.Name)
+		}
+	}
+	imported, err := f.ImportedSymbols()
+	if err != nil || len(imported) == 0 {
+		t.Errorf("it imports %v (%v)", imported, err)
+	}
+	for _, s := range imported {
+		version, ok := strings.CutPrefix(s.Version, "GLIBC_")
+		if !ok {
+			continue
+		}
+		var minor int
+		if _, err := fmt.Sscanf(version, "2.%d", &minor); err != nil || minor > glibcMinor {
+			t.Errorf("it needs %s of %s, which Debian 12 has not", s.Name, s.Version)
 		}
 	}
 	slices.Sort(exported)
