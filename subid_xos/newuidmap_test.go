@@ -22,9 +22,9 @@ func TestRootNewuidmap(t *testing.T) {
 		need.Command(t, c)
 	}
 	t.Run("this machine", func(t *testing.T) { newuidmap(t, "/") })
-	t.Run(testbed.Suite, func(t *testing.T) {
+	t.Run(string(testbed.Chosen()), func(t *testing.T) {
 		need.Command(t, "debootstrap")
-		root, err := testbed.Base(context.Background(), slog.New(slog.DiscardHandler), nil)
+		root, err := testbed.Chosen().Base(context.Background(), slog.New(slog.DiscardHandler), nil)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -36,11 +36,11 @@ done
 `
 
 // TestRootUserdbctl asks as administrators do: through userdbctl, systemd-userdbd,
-// varlinkctl and nss-systemd of Debian 13.
+// varlinkctl and nss-systemd of the Debian that the nodes run.
 func TestRootUserdbctl(t *testing.T) {
 	s := newStage(t)
 	need.Command(t, "debootstrap")
-	base, err := testbed.Base(t.Context(), slog.New(slog.DiscardHandler), io.Discard)
+	base, err := testbed.Chosen().Base(t.Context(), slog.New(slog.DiscardHandler), io.Discard)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -86,6 +86,15 @@ func TestRootUserdbctl(t *testing.T) {
 		{"varlinkctl introspect " + direct + " org.varlink.service", 0, []string{"method GetInfo"}, ""},
 		{"varlinkctl call --more " + direct + ` io.systemd.UserDatabase.GetMemberships '{"groupName":"physics","service":"io.xtreemos.UserDatabase"}'`, 0, []string{"alice@physics", "bob@physics"}, ""},
 		{"varlinkctl call " + direct + ` io.systemd.UserDatabase.GetUserRecord '{"service":"io.xtreemos.UserDatabase"}'`, 1, []string{"EnumerationNotSupported"}, ""},
+	}
+	if testbed.Chosen() == testbed.Bookworm { // its systemd, 252, has no varlinkctl
+		kept := steps[:0]
+		for _, step := range steps {
+			if !strings.HasPrefix(step.command, "varlinkctl") {
+				kept = append(kept, step)
+			}
+		}
+		steps = kept
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()

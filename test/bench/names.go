@@ -191,12 +191,12 @@ func namesFigures(all []source, t [][]float64) (figures []figure) {
 // namesRoot gives the root to measure in, and whether it has the peers.
 func namesRoot(ctx context.Context, install bool) (root string, withPeers bool, err error) {
 	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
-	if install || testbed.HasRoot(peers...) {
-		root, err = testbed.Base(ctx, log, os.Stderr, peers...)
+	if install || testbed.Trixie.HasRoot(peers...) {
+		root, err = testbed.Trixie.Base(ctx, log, os.Stderr, peers...)
 		return root, true, err
 	}
 	fmt.Fprintln(os.Stderr, "without sssd: make bench-names installs it in a Debian root of its own")
-	root, err = testbed.Base(ctx, log, io.Discard)
+	root, err = testbed.Trixie.Base(ctx, log, io.Discard)
 	return root, false, err
 }
 

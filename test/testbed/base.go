@@ -16,8 +16,26 @@ import (
 	"syscall"
 )
 
-// Suite is the Debian release the nodes run.
-const Suite = "trixie"
+// Suite is a Debian release that nodes run, by its name.
+type Suite string
+
+// The releases that our packages are for.
+const (
+	Trixie   Suite = "trixie"   // Debian 13
+	Bookworm Suite = "bookworm" // Debian 12
+)
+
+// Suites are all of them.
+var Suites = []Suite{Trixie, Bookworm}
+
+// Chosen is the suite that the variable XOS_DEBIAN names, which grids run where
+// their Config names none; trixie, where it is not set.
+func Chosen() Suite {
+	if s := os.Getenv("XOS_DEBIAN"); s != "" {
+		return Suite(s)
+	}
+	return Trixie
+}
 
 // CacheDir holds base roots and what is made of them: a few hundred megabytes
 // each, worth keeping.
@@ -33,7 +51,18 @@ var basePackages = []string{
 	"git", "make", "gcc", "libc6-dev", "less", "lsof", "strace", "locales-all",
 	"pamtester", "acl", "attr", "bpftool", "cron", "at", "uidmap",
 	"systemd-userdbd", "libnss-systemd",
-	"wtmpdb", "libpam-wtmpdb", "lastlog2", "libpam-lastlog2",
+}
+
+// suitePackages is what only one release has: who was logged in is in databases
+// since Debian 13, where Debian 12 has the files utmp, wtmp and lastlog.
+var suitePackages = map[Suite][]string{
+	Trixie:   {"wtmpdb", "libpam-wtmpdb", "lastlog2", "libpam-lastlog2"},
+	Bookworm: {},
+}
+
+// packages is what its root has.
+func (s Suite) packages(more []string) []string {
+	return slices.Concat(basePackages, suitePackages[s], more)
 }
 
 // Base gives the directory of the read-only root all nodes share, or of one with
@@ -41,7 +70,10 @@ var basePackages = []string{
 // of packages; a root with another list is the seed of the new one, so adding a
 // package takes seconds. progress receives what debootstrap and apt print; nil
 // discards it.
-func Base(ctx context.Context, log *slog.Logger, progress io.Writer, more ...string) (string, error) {
+func (s Suite) Base(ctx context.Context, log *slog.Logger, progress io.Writer, more ...string) (string, error) {
+	if !slices.Contains(Suites, s) {
+		return "", fmt.Errorf("testbed: nodes run %v, not %q", Suites, s)
+	}
 	if progress == nil {
 		progress = io.Discard
 	}
@@ -54,8 +86,7 @@ func Base(ctx context.Context, log *slog.Logger, progress io.Writer, more ...str
 	}
 	defer unlock()
 
-	packages := slices.Concat(basePackages, more)
-	dir := rootDir(more)
+	dir := s.rootDir(more)
 	if _, err := os.Stat(dir); err == nil {
 		return dir, nil
 	}
@@ -67,16 +98,16 @@ func Base(ctx context.Context, log *slog.Logger, progress io.Writer, more ...str
 	if err := os.Chmod(work, 0o755); err != nil {
 		return "", err
 	}
-	seed := newestBase()
+	seed := s.newestBase()
 	if seed != "" {
 		log.Info("extending the Debian base root", "from", seed)
 		err = run(ctx, progress, "cp", "-a", "--reflink=auto", seed+"/.", work)
 	} else {
-		log.Info("making the Debian base root, once; this takes a minute or two", "suite", Suite)
-		err = bootstrap(ctx, progress, work)
+		log.Info("making the Debian base root, once; this takes a minute or two", "suite", s)
+		err = s.bootstrap(ctx, progress, work)
 	}
 	if err == nil {
-		err = addPackages(ctx, progress, work, packages)
+		err = addPackages(ctx, progress, work, s.packages(more))
 	}
 	if err != nil {
 		return "", fmt.Errorf("making base root %s: %w", dir, err)
@@ -88,18 +119,19 @@ func Base(ctx context.Context, log *slog.Logger, progress io.Writer, more ...str
 }
 
 // HasRoot says whether the root with these packages more is there.
-func HasRoot(more ...string) bool {
-	_, err := os.Stat(rootDir(more))
+func (s Suite) HasRoot(more ...string) bool {
+	_, err := os.Stat(s.rootDir(more))
 	return err == nil
 }
 
 // rootDir is where a root is. One with more packages has another name, so that
 // it never becomes the seed of the nodes' own.
-func rootDir(more []string) string {
+func (s Suite) rootDir(more []string) string {
+	name := string(s)
 	if len(more) > 0 {
-		return filepath.Join(CacheDir, "more-"+baseKey(slices.Concat(basePackages, more)))
+		name = "more"
 	}
-	return filepath.Join(CacheDir, Suite+"-"+baseKey(basePackages))
+	return filepath.Join(CacheDir, name+"-"+baseKey(s.packages(more)))
 }
 
 func baseKey(packages []string) string {
@@ -109,8 +141,8 @@ func baseKey(packages []string) string {
 }
 
 // newestBase finds a root of the same suite with other packages.
-func newestBase() string {
-	found, _ := filepath.Glob(filepath.Join(CacheDir, Suite+"-*"))
+func (s Suite) newestBase() string {
+	found, _ := filepath.Glob(filepath.Join(CacheDir, string(s)+"-*"))
 	var newest string
 	var when int64
 	for _, dir := range found {
@@ -122,9 +154,9 @@ func newestBase() string {
 	return newest
 }
 
-func bootstrap(ctx context.Context, progress io.Writer, dir string) error {
+func (s Suite) bootstrap(ctx context.Context, progress io.Writer, dir string) error {
 	cmd := exec.CommandContext(ctx, "debootstrap", "--variant=minbase",
-		"--include="+strings.Join(basePackages, ","), Suite, dir, Mirror(ctx))
+		"--include="+strings.Join(s.packages(nil), ","), string(s), dir, Mirror(ctx))
 	cmd.Env = os.Environ()
 	if proxy := AptProxy(ctx); proxy != "" {
 		cmd.Env = append(cmd.Env, "http_proxy="+proxy)

@@ -20,6 +20,8 @@ type Config struct {
 	// Name tells grids on one host apart: lower-case letters and digits, at
 	// most 16. Starting a grid removes what an earlier one of that name left.
 	Name string
+	// Suite is the release the nodes run; default Chosen().
+	Suite Suite
 	// Nodes are the host names, in the order of their addresses.
 	Nodes []string
 	// Detached grids outlive this process; others belong to it, and the next
@@ -55,6 +57,9 @@ func (c *Config) complete() error {
 		}
 		seen[name] = true
 	}
+	if c.Suite == "" {
+		c.Suite = Chosen()
+	}
 	if c.Dir == "" {
 		c.Dir = "/var/lib/xtreemos-testbed"
 	}
@@ -87,7 +92,7 @@ func Start(ctx context.Context, cfg Config) (*Grid, error) {
 	if os.Geteuid() != 0 {
 		return nil, fmt.Errorf("testbed: starting a grid needs root")
 	}
-	base, err := Base(ctx, cfg.Log, cfg.Progress)
+	base, err := cfg.Suite.Base(ctx, cfg.Log, cfg.Progress)
 	if err != nil {
 		return nil, err
 	}

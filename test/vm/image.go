@@ -46,7 +46,7 @@ const keepImages = 3
 // image is a directory with root.img, and vmlinuz.KERNEL and initrd.KERNEL of
 // each kernel.
 func image(ctx context.Context, log *slog.Logger, progress io.Writer, debs []string) (string, error) {
-	base, err := testbed.Base(ctx, log, progress)
+	base, err := testbed.Trixie.Base(ctx, log, progress)
 	if err != nil {
 		return "", err
 	}

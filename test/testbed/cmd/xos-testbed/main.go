@@ -54,7 +54,7 @@ func command(ctx context.Context, cfg testbed.Config, args []string) error {
 	verb, args := args[0], args[1:]
 	switch {
 	case verb == "base" && len(args) == 0:
-		dir, err := testbed.Base(ctx, cfg.Log, cfg.Progress)
+		dir, err := testbed.Chosen().Base(ctx, cfg.Log, cfg.Progress)
 		if err == nil {
 			fmt.Println(dir)
 		}
