@@ -56,6 +56,11 @@ test-unit: setup ## Run the tests that need no grid
 test-e2e: debs ## Run the end-to-end tests on a grid of Debian 13 machines
 	XOS_DEBS=$(CURDIR)/$(DIST) go run ./test/report -- go test -json -timeout 20m ./test/e2e
 
+.PHONY: test-bookworm
+test-bookworm: debs ## Run what runs on grids on Debian 12 machines
+	XOS_DEBIAN=bookworm XOS_DEBS=$(CURDIR)/$(DIST) go run ./test/report -- go test -json -p 1 -timeout 30m \
+		./test/testbed ./test/e2e ./test/apart ./subid_xos ./session/userdb
+
 .PHONY: test-vm
 test-vm: debs ## Run what needs kernels of Debian's own, in virtual machines
 	XOS_DEBS=$(CURDIR)/$(DIST) go run ./test/report -- go test -json -timeout 60m -skip TestRootLoads $(VM)

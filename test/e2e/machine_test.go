@@ -15,9 +15,15 @@ import (
 	"github.com/xtreemos/xos/test/testbed"
 )
 
-// TestRootOneMachine makes one machine a grid with two commands, uses it, and
-// takes everything away again.
+// TestRootOneMachine makes one machine, of each release, a grid with two
+// commands, uses it, and takes everything away again.
 func TestRootOneMachine(t *testing.T) {
+	for _, suite := range testbed.Suites {
+		t.Run(string(suite), func(t *testing.T) { oneMachine(t, suite) })
+	}
+}
+
+func oneMachine(t *testing.T, suite testbed.Suite) {
 	dir := os.Getenv("XOS_DEBS")
 	if dir == "" {
 		need.Missing(t, "packages", "make test-e2e builds them and sets XOS_DEBS")
@@ -27,9 +33,9 @@ func TestRootOneMachine(t *testing.T) {
 	if err != nil || len(debs) != 4 {
 		t.Fatalf("want four packages, found %v (%v)", debs, err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 6*time.Minute)
 	defer cancel()
-	g, err := testbed.Start(ctx, testbed.Config{Name: "solo", Nodes: []string{"solo"}})
+	g, err := testbed.Start(ctx, testbed.Config{Name: "solo", Nodes: []string{"solo"}, Suite: suite})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -56,6 +62,10 @@ func TestRootOneMachine(t *testing.T) {
 	}
 	run("root", "xos up", 0)
 	run("root", "xos up", 0) // what is there already stays
+	// Its systemd and sshd know all that the packages ask of them.
+	if out := run("root", "{ systemd-analyze verify --man=no /usr/lib/systemd/system/xos*; sshd -t; } 2>&1 | grep -i xos; true", 0); out != "" {
+		t.Errorf("not understood:\n%s", out)
+	}
 	run("root", "xos status", 0)
 	run("root", "xos vo create lab; printf 'long-enough\\n' | xos user add ada --password; xos vo member add lab ada", 0)
 	run("ada", "echo long-enough | xos login ada@lab", 0, "logged in")

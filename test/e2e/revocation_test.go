@@ -48,9 +48,12 @@ func TestRootRevocation(t *testing.T) {
 		}
 		return strings.TrimSpace(out)
 	}
-	// Sshd lets an address wait that was refused often: it is refused for other
-	// reasons here.
+	// Sshd lets an address wait that was refused often, since OpenSSH 9.8: it is
+	// refused for other reasons here.
 	for _, at := range []string{"node1", "node2"} {
+		if testbed.Chosen() == testbed.Bookworm {
+			break
+		}
 		root(at, "echo 'PerSourcePenalties no' >/etc/ssh/sshd_config.d/40-test.conf && systemctl reload ssh")
 		defer on(at, "rm /etc/ssh/sshd_config.d/40-test.conf; systemctl reload ssh")
 	}

@@ -1,5 +1,5 @@
 // Package e2e holds the end-to-end tests: the packages of this tree, installed
-// with apt on a grid of Debian 13 machines, used as people use them.
+// with apt on a grid of Debian machines, used as people use them.
 package e2e
 
 import (

@@ -1,4 +1,4 @@
-// Package story brings up a grid of Debian 13 machines with the packages of
+// Package story brings up a grid of Debian machines with the packages of
 // this tree installed, and plays what its users do there. "make demo" shows
 // it to people; the end-to-end tests check it.
 package story
@@ -32,8 +32,8 @@ type Options struct {
 	Name string
 	// Debs is the directory with the packages.
 	Debs string
-	// Keep lets the grid run on after this process; a running one with the
-	// same packages is used again.
+	// Keep lets the grid run on after this process; a running one of the same
+	// release with the same packages is used again.
 	Keep bool
 	// Out gets what people should see: progress.
 	Out io.Writer
@@ -55,7 +55,9 @@ func Up(ctx context.Context, o Options) (g *testbed.Grid, fresh bool, err error)
 	if err != nil {
 		return nil, false, err
 	}
-	cfg := testbed.Config{Name: o.Name, Nodes: Nodes, Detached: o.Keep, Log: o.Log, Progress: o.Out}
+	suite := testbed.Chosen()
+	label = string(suite) + " " + label
+	cfg := testbed.Config{Name: o.Name, Nodes: Nodes, Suite: suite, Detached: o.Keep, Log: o.Log, Progress: o.Out}
 	if o.Keep {
 		g, err := testbed.Attach(ctx, cfg)
 		if err == nil && g.Label() == label {

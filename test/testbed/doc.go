@@ -1,4 +1,4 @@
-// Package testbed boots a grid of Debian 13 machines on one host: each node is
+// Package testbed boots a grid of Debian machines on one host: each node is
 // a systemd-nspawn container with systemd as process 1, a root file system of
 // its own (an overlay over one cached base) and a network address of its own.
 // It is what end-to-end tests and "make demo" run on.
