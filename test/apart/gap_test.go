@@ -28,7 +28,7 @@ const siege = `
 ready() {
 	for i in $(seq 900); do
 		pid=$(systemctl show -P MainPID xos-node)
-		[ "$pid" != 0 ] && [ "$pid" != "$1" ] && xos guard status >/dev/null 2>&1 && return
+		[ "${pid:-0}" != 0 ] && [ "$pid" != "$1" ] && xos guard status >/dev/null 2>&1 && return
 		sleep 0.1
 	done
 	echo "xos-node does not come back"; exit 1
@@ -36,7 +36,7 @@ ready() {
 fresh() {
 	for i in $(seq 9000); do
 		pid=$(systemctl show -P MainPID xos-node)
-		[ "$pid" != 0 ] && [ "$pid" != "$1" ] && return
+		[ "${pid:-0}" != 0 ] && [ "$pid" != "$1" ] && return
 		sleep 0.01
 	done
 	echo "systemd does not start xos-node again"; exit 1
@@ -62,7 +62,7 @@ for round in $(seq "$ROUNDS"); do
 	esac
 	ready $was
 done
-echo "DID $kills kills ($starting of them of one that had not started), $packages packages, $upgrades other programs, $stops stops, $ROUNDS policies"
+echo "DID $kills kills ($starting of them of one that had not started), $packages package installations, $upgrades other programs, $stops stops, $ROUNDS policies"
 `
 
 // TestRootNoGapWhenTheDaemonDies: carol tries without pause while xos-node is
