@@ -35,7 +35,8 @@ debs: setup ## Build the .deb packages into dist/
 lintian: debs
 	lintian --allow-root --fail-on error --suppress-tags maintainer-script-calls-systemctl $(DIST)/*.deb
 
-# Packages whose concurrency is worth the race detector's time.
+# Packages whose concurrency is worth the race detector's time. By itself it has each
+# process wait for a second at its end, and the guard's tests start hundreds.
 RACE := ./aem/job ./infra/kv/pebble ./infra/bus/nats ./session/account ./session/wire ./vom/xvoms ./vom/vops ./xfs/client ./xfs/osd ./xfs/mrc ./nodeguard/...
 
 # Emulated on two processors, all that it has takes longer than the rest of
@@ -46,7 +47,7 @@ VM := github.com/xtreemos/xos/test/vm
 test: build lint lintian ## Run all tests; print what was skipped, and a summary
 	XOS_DEBS=$(CURDIR)/$(DIST) go run ./test/report -- go test -json -p 2 -timeout 20m $$(go list ./... | grep -vx $(VM)) \
 		-- kernels -- go test -json -timeout 15m -run 'TestRootLoads|Config' $(VM) \
-		-- race -- go test -json -race -p 2 -timeout 10m $(RACE)
+		-- race -- env GORACE=atexit_sleep_ms=10 go test -json -race -p 2 -timeout 10m $(RACE)
 
 .PHONY: test-unit
 test-unit: setup ## Run the tests that need no grid
