@@ -28,15 +28,16 @@ const userManager = "systemd-user"
 
 // PAMAccount implements wire.Handler.
 func (s *Service) PAMAccount(ctx context.Context, p wire.Peer, r wire.PAMRequest) (string, error) {
+	v := visitor{peer: p, host: r.RemoteHost}
 	if !s.serves(r.Account.VO) {
-		return "", s.refused(ctx, r.Account, "", s.notServed(r.Account.VO))
+		return "", s.refused(ctx, v, r.Account, "", s.notServed(r.Account.VO))
 	}
 	if !s.Accounts.Known(r.Account) {
 		return "", xos.Errorf(xos.Unavailable, "no uid is reserved for %s", r.Account).WithHint("log in again")
 	}
 	if proc, err := processOf(p); err == nil {
 		if other, ok := s.another(proc, r.Account); ok {
-			return "", s.refused(ctx, r.Account, "", impostor(other, r.Account))
+			return "", s.refused(ctx, v, r.Account, "", impostor(other, r.Account))
 		}
 	}
 	return "", nil
@@ -66,26 +67,27 @@ func (s *Service) PAMOpen(ctx context.Context, p wire.Peer, r wire.PAMOpenReques
 	if err != nil {
 		return reply, err
 	}
-	a := r.Account
+	a, v := r.Account, visitor{peer: p, host: r.RemoteHost}
 	if !s.serves(a.VO) {
-		return reply, s.refused(ctx, a, "", s.notServed(a.VO))
+		return reply, s.refused(ctx, v, a, "", s.notServed(a.VO))
 	}
 	who, shown, how, err := s.evidence(r, proc)
 	if err != nil {
-		return reply, s.refused(ctx, a, who.Serial, err)
+		return reply, s.refused(ctx, v, a, who.Serial, err)
 	}
+	v.proven = true
 	d := s.Policy.Decide(ctx, who, vom.ActionLogin, s.cfg.Node)
 	if !d.Allow {
-		return reply, s.refused(ctx, a, who.Serial, forbidden(a, d))
+		return reply, s.refused(ctx, v, a, who.Serial, forbidden(a, d))
 	}
 	if s.frozen(a) {
 		// Its processes would be made in what is frozen, and hang.
 		s.Changed(vom.Bundle{})
-		return reply, s.refused(ctx, a, who.Serial, xos.Errorf(xos.Unavailable, "what %s runs on %s is still frozen", a, s.cfg.Node).WithHint("log in again in a few seconds"))
+		return reply, s.refused(ctx, v, a, who.Serial, xos.Errorf(xos.Unavailable, "what %s runs on %s is still frozen", a, s.cfg.Node).WithHint("log in again in a few seconds"))
 	}
 	uid, err := s.Accounts.Commit(ctx, a, proc)
 	if err != nil {
-		return reply, s.refused(ctx, a, who.Serial, marked(vom.RuleUID, err))
+		return reply, s.refused(ctx, v, a, who.Serial, marked(vom.RuleUID, err))
 	}
 	s.provide(ctx, a)
 	id := newSessionID()
@@ -131,7 +133,7 @@ func (s *Service) PAMOpen(ctx context.Context, p wire.Peer, r wire.PAMOpenReques
 	// sweep to see the session.
 	if err := s.standing(who); err != nil {
 		s.end(l, "refused")
-		return reply, s.refused(ctx, a, who.Serial, err)
+		return reply, s.refused(ctx, v, a, who.Serial, err)
 	}
 	s.Log.Info("session opened", "session", id, "account", a, "uid", uid, "pid", p.PID, "from", r.RemoteHost)
 	reply.Session = id

@@ -68,6 +68,9 @@ type Certifier interface {
 // Auditor keeps decisions and finds them again.
 type Auditor interface {
 	Append(ctx context.Context, r audit.Record) error
+	// Note is Append, and says whether the record has a line: of refusals there
+	// may be too many.
+	Note(ctx context.Context, r audit.Record) (line bool, err error)
 	Query(f audit.Filter) ([]audit.Entry, error)
 }
 
