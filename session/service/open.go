@@ -98,8 +98,8 @@ func (s *Service) PAMOpen(ctx context.Context, p wire.Peer, r wire.PAMOpenReques
 		return reply, xos.Errorf(xos.Unavailable, "%s cannot record its decisions", s.cfg.Node)
 	}
 	person, err := s.settle(ctx, who, uid, shown)
-	if err != nil {
-		return reply, err
+	if err != nil { // for lack of a label, say
+		return reply, s.refused(ctx, v, a, who.Serial, marked(vom.RuleUID, err))
 	}
 	opened := false
 	defer func() {
