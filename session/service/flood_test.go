@@ -216,15 +216,22 @@ func TestRootOriginOfSSH(t *testing.T) {
 		}
 	}
 	ask(pid, 25)
+	// A certificate of the grid's, though it is refused, is its account's.
+	mallory, _ := s.ca.SSHUser("mallory@physics")
+	at += 3 * time.Second
+	s.setClock(at)
+	if _, err := s.Principals(context.Background(), wire.Peer{PID: pid, UID: 999, PIDFD: -1}, wire.PrincipalsRequest{Account: xos.Account{User: "mallory", VO: "physics"}, KeyType: mallory.Type(), Key: key(mallory)}); err == nil {
+		t.Fatal("mallory is banned")
+	}
 	ask(0, 22) // whose parent is not known
 	if err := b.Tell(context.Background()); err != nil {
 		t.Fatal(err)
 	}
-	if lines, _, origins := s.sum(); lines != 40 || origins["127.0.0.1"] != 5 || origins["ssh"] != 2 {
+	if lines, _, origins := s.sum(); lines != 41 || origins["127.0.0.1"] != 5 || origins["ssh"] != 2 {
 		t.Errorf("%d lines, %v", lines, origins)
 	}
 	with, err := s.audit.Query(audit.Filter{Action: "login", Detail: map[string]string{"from": "127.0.0.1"}})
-	if err != nil || len(with) != 20 {
+	if err != nil || len(with) != 21 {
 		t.Errorf("%d say whence, %v", len(with), err)
 	}
 }

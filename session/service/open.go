@@ -75,7 +75,7 @@ func (s *Service) PAMOpen(ctx context.Context, p wire.Peer, r wire.PAMOpenReques
 	if err != nil {
 		return reply, s.refused(ctx, v, a, who.Serial, err)
 	}
-	v.proven = true
+	v.known = true
 	d := s.Policy.Decide(ctx, who, vom.ActionLogin, s.cfg.Node)
 	if !d.Allow {
 		return reply, s.refused(ctx, v, a, who.Serial, forbidden(a, d))

@@ -63,7 +63,7 @@ func (s *Service) PAMAuth(ctx context.Context, p wire.Peer, r wire.PAMAuthReques
 	s.mu.Lock()
 	s.tries.right(a, from)
 	s.mu.Unlock()
-	v.proven = true
+	v.known = true
 	if d := s.Policy.Decide(ctx, who, vom.ActionLogin, s.cfg.Node); !d.Allow {
 		return s.refused(ctx, v, a, who.Serial, forbidden(a, d))
 	}

@@ -24,6 +24,7 @@ func (s *Service) Principals(ctx context.Context, p wire.Peer, r wire.Principals
 		return "", s.refused(ctx, v, r.Account, "", s.notServed(r.Account.VO))
 	}
 	who, _, err := s.verify(r.Account, r.KeyType+" "+r.Key)
+	v.known = who.User != ""
 	if err != nil {
 		return "", s.refused(ctx, v, r.Account, who.Serial, err)
 	}

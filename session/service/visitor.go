@@ -14,16 +14,18 @@ type visitor struct {
 	peer wire.Peer
 	host string // she comes from, by the word of the host program; "" if from here
 	sshd bool   // sshd asks, before she has proven anything, and says no host
-	// proven is of one who is the account that she logs in as.
-	proven bool
+	// known is of one who is the account that she logs in as, or at least has
+	// shown its certificate, and that this grid made it.
+	known bool
 }
 
-// origin is whose a refusal is: the account's, if it is proven to be hers; else the
-// remote host's, or the local user's who started the host program. The account's
-// name alone is anybody's to say, and so is a certificate before it is known who
-// has its key.
+// origin is whose a refusal is: the account's, if she is known; else the remote
+// host's, or the local user's who started the host program. The account's name
+// alone is anybody's to say. A certificate is not: sshd shows one before it is
+// proven who has its key; but only she and the machines that she came to have it, and
+// what they use up by it is her lines alone.
 func (v visitor) origin(a xos.Account) audit.Origin {
-	if v.proven {
+	if v.known {
 		return audit.Origin{Name: a.String(), Known: true}
 	}
 	if host := v.from(); host != "" {
