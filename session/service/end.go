@@ -15,7 +15,7 @@ import (
 )
 
 // begin makes a session exist: recorded, found, and ended with its process.
-func (s *Service) begin(l *login) error {
+func (s *Service) begin(p *person, l *login) error {
 	if err := writeRecord(s.sessionPath(l.ID), l); err != nil {
 		return err
 	}
@@ -32,6 +32,7 @@ func (s *Service) begin(l *login) error {
 		return xos.Errorf(xos.Unavailable, "the session service is restarting").WithHint("log in again")
 	}
 	s.sessions[l.ID] = l
+	p.open++
 	s.work.Go(func() { s.watch(l) })
 	return nil
 }
@@ -128,7 +129,13 @@ func (s *Service) end(l *login, why string) {
 	}
 	delete(s.sessions, l.ID)
 	p := s.people[l.Identity.Account]
+	if p != nil {
+		p.open--
+	}
 	s.mu.Unlock()
+	if p != nil {
+		s.vouch(p)
+	}
 	if err := os.Remove(s.sessionPath(l.ID)); err != nil && !errors.Is(err, os.ErrNotExist) {
 		s.Log.Error("removing a session's record", "session", l.ID, "error", err)
 	}

@@ -63,7 +63,16 @@ func (s *Service) sweep() {
 	for _, l := range s.sessions {
 		open = append(open, l)
 	}
+	var known []*person
+	for _, p := range s.people {
+		if p.open > 0 || p.vouched {
+			known = append(known, p)
+		}
+	}
 	s.mu.Unlock()
+	for _, p := range known {
+		s.vouch(p)
+	}
 	for _, p := range people {
 		if _, _, _, todo := s.due(p); !todo {
 			continue

@@ -32,10 +32,11 @@ type person struct {
 	shown  []byte
 	until  time.Time
 	groups []session.Group
-	// uses counts sessions and jobs; idle ends the wait for the next one.
-	uses int
-	idle *time.Timer
-	held *session.Credential
+	// uses counts sessions and jobs, open the sessions that others can find; idle
+	// ends the wait for the next one.
+	uses, open int
+	idle       *time.Timer
+	held       *session.Credential
 	delegation
 	// mounted is the volume at her home, as far as this process knows.
 	mounted xos.VolumeID
@@ -48,6 +49,8 @@ type person struct {
 	denied bool
 	// asking is set while it is seen whether her home answers.
 	asking bool
+	// vouched is set while sshd is told in advance that she may come.
+	vouched bool
 }
 
 // login is an open session, its login process, and what else it lasts as long
@@ -136,6 +139,7 @@ func (s *Service) adopt() error {
 		}
 		s.sessions[l.ID] = &l
 		p.uses++
+		p.open++
 		if s.Stays != nil {
 			s.Stays.Adopted(l.Session)
 		}
