@@ -41,6 +41,15 @@ struct {
 	__type(value, struct xos_probe);
 } lsm_probe SEC(".maps");
 
+/* The files of /proc that list the sockets of the machine's network namespace, by
+ * inode, and that namespace itself. The loader finds them. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 64);
+	__type(key, __u64);
+	__type(value, __u8);
+} socket_lists SEC(".maps");
+
 /* Denials of each hook. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);

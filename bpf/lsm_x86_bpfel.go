@@ -106,6 +106,7 @@ const (
 	LsmMapLsmProbe              = "lsm_probe"
 	LsmMapLsmTallies            = "lsm_tallies"
 	LsmMapRefusals              = "refusals"
+	LsmMapSocketLists           = "socket_lists"
 	LsmMapTellings              = "tellings"
 	LsmMapUsed                  = "used"
 	LsmMapVoOfCgroup            = "vo_of_cgroup"
@@ -229,15 +230,16 @@ type LsmProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type LsmMapSpecs struct {
-	Isolation  *ebpf.MapSpec `ebpf:"isolation"`
-	LsmCounts  *ebpf.MapSpec `ebpf:"lsm_counts"`
-	LsmProbe   *ebpf.MapSpec `ebpf:"lsm_probe"`
-	LsmTallies *ebpf.MapSpec `ebpf:"lsm_tallies"`
-	Refusals   *ebpf.MapSpec `ebpf:"refusals"`
-	Tellings   *ebpf.MapSpec `ebpf:"tellings"`
-	Used       *ebpf.MapSpec `ebpf:"used"`
-	VoOfCgroup *ebpf.MapSpec `ebpf:"vo_of_cgroup"`
-	VoOfUid    *ebpf.MapSpec `ebpf:"vo_of_uid"`
+	Isolation   *ebpf.MapSpec `ebpf:"isolation"`
+	LsmCounts   *ebpf.MapSpec `ebpf:"lsm_counts"`
+	LsmProbe    *ebpf.MapSpec `ebpf:"lsm_probe"`
+	LsmTallies  *ebpf.MapSpec `ebpf:"lsm_tallies"`
+	Refusals    *ebpf.MapSpec `ebpf:"refusals"`
+	SocketLists *ebpf.MapSpec `ebpf:"socket_lists"`
+	Tellings    *ebpf.MapSpec `ebpf:"tellings"`
+	Used        *ebpf.MapSpec `ebpf:"used"`
+	VoOfCgroup  *ebpf.MapSpec `ebpf:"vo_of_cgroup"`
+	VoOfUid     *ebpf.MapSpec `ebpf:"vo_of_uid"`
 }
 
 // LsmVariableSpecs contains global variables before they are loaded into the kernel.
@@ -271,15 +273,16 @@ func (o *LsmObjects) Close() error {
 //
 // It can be passed to LoadLsmObjects or ebpf.CollectionSpec.LoadAndAssign.
 type LsmMaps struct {
-	Isolation  *ebpf.Map `ebpf:"isolation"`
-	LsmCounts  *ebpf.Map `ebpf:"lsm_counts"`
-	LsmProbe   *ebpf.Map `ebpf:"lsm_probe"`
-	LsmTallies *ebpf.Map `ebpf:"lsm_tallies"`
-	Refusals   *ebpf.Map `ebpf:"refusals"`
-	Tellings   *ebpf.Map `ebpf:"tellings"`
-	Used       *ebpf.Map `ebpf:"used"`
-	VoOfCgroup *ebpf.Map `ebpf:"vo_of_cgroup"`
-	VoOfUid    *ebpf.Map `ebpf:"vo_of_uid"`
+	Isolation   *ebpf.Map `ebpf:"isolation"`
+	LsmCounts   *ebpf.Map `ebpf:"lsm_counts"`
+	LsmProbe    *ebpf.Map `ebpf:"lsm_probe"`
+	LsmTallies  *ebpf.Map `ebpf:"lsm_tallies"`
+	Refusals    *ebpf.Map `ebpf:"refusals"`
+	SocketLists *ebpf.Map `ebpf:"socket_lists"`
+	Tellings    *ebpf.Map `ebpf:"tellings"`
+	Used        *ebpf.Map `ebpf:"used"`
+	VoOfCgroup  *ebpf.Map `ebpf:"vo_of_cgroup"`
+	VoOfUid     *ebpf.Map `ebpf:"vo_of_uid"`
 }
 
 func (m *LsmMaps) Close() error {
@@ -289,6 +292,7 @@ func (m *LsmMaps) Close() error {
 		m.LsmProbe,
 		m.LsmTallies,
 		m.Refusals,
+		m.SocketLists,
 		m.Tellings,
 		m.Used,
 		m.VoOfCgroup,

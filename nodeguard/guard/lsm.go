@@ -29,7 +29,7 @@ type lsm struct {
 }
 
 // persistent are maps that a successor takes over.
-var persistent = []string{bpf.LsmMapLsmProbe, bpf.LsmMapVoOfCgroup, bpf.LsmMapLsmCounts, bpf.LsmMapLsmTallies}
+var persistent = []string{bpf.LsmMapLsmProbe, bpf.LsmMapVoOfCgroup, bpf.LsmMapLsmCounts, bpf.LsmMapLsmTallies, bpf.LsmMapSocketLists}
 
 // newLSM makes the programs' maps, or takes over a predecessor's. The programs
 // know uids, and what VOs share, by the maps of the network programs, tell of
