@@ -32,7 +32,7 @@ func (s *Service) begin(p *person, l *login) error {
 		return xos.Errorf(xos.Unavailable, "the session service is restarting").WithHint("log in again")
 	}
 	s.sessions[l.ID] = l
-	p.open++
+	p.count(l, 1)
 	s.work.Go(func() { s.watch(l) })
 	return nil
 }
@@ -130,7 +130,7 @@ func (s *Service) end(l *login, why string) {
 	delete(s.sessions, l.ID)
 	p := s.people[l.Identity.Account]
 	if p != nil {
-		p.open--
+		p.count(l, -1)
 	}
 	s.mu.Unlock()
 	if p != nil {

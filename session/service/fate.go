@@ -65,14 +65,11 @@ func (s *Service) sweep() {
 	}
 	var known []*person
 	for _, p := range s.people {
-		if p.open > 0 || p.vouched {
+		if p.viaSSH > 0 || p.vouched {
 			known = append(known, p)
 		}
 	}
 	s.mu.Unlock()
-	for _, p := range known {
-		s.vouch(p)
-	}
 	for _, p := range people {
 		if _, _, _, todo := s.due(p); !todo {
 			continue
@@ -104,6 +101,9 @@ func (s *Service) sweep() {
 			}
 			s.end(l, why.Error())
 		}
+	}
+	for _, p := range known { // last: who must go is refused by PAMOpen, too
+		s.vouch(p)
 	}
 }
 

@@ -26,6 +26,9 @@ const patience = 12 * time.Second
 // its own, but one of somebody who has logged in.
 const userManager = "systemd-user"
 
+// sshd is OpenSSH's PAM service.
+const sshd = "sshd"
+
 // PAMAccount implements wire.Handler.
 func (s *Service) PAMAccount(ctx context.Context, p wire.Peer, r wire.PAMRequest) (string, error) {
 	if !s.serves(r.Account.VO) {
@@ -37,6 +40,12 @@ func (s *Service) PAMAccount(ctx context.Context, p wire.Peer, r wire.PAMRequest
 	if proc, err := processOf(p); err == nil {
 		if other, ok := s.another(proc, r.Account); ok {
 			return "", s.refused(ctx, r.Account, "", impostor(other, r.Account))
+		}
+	}
+	// Where sshd did not ask before, this is where it can still tell her no.
+	if who, yes := s.vouched(r.Account); yes && r.Service == sshd {
+		if err := s.admits(ctx, who); err != nil {
+			return "", s.refused(ctx, r.Account, "", err)
 		}
 	}
 	return "", nil
@@ -56,7 +65,7 @@ func (s *Service) PAMOpen(ctx context.Context, p wire.Peer, r wire.PAMOpenReques
 				s.Log.Error("a refused login process was not ended", "pid", p.PID, "account", r.Account, "error", err)
 			}
 		}
-		if r.Service == "sshd" {
+		if r.Service == sshd {
 			end()
 			return
 		}
