@@ -108,9 +108,15 @@ func (s *Service) PAMOpen(ctx context.Context, p wire.Peer, r wire.PAMOpenReques
 	if err != nil {
 		return reply, err
 	}
+	l := &login{Process: proc, Service: r.Service, Session: session.Session{ID: id, Identity: who, Mapping: s.mapping(person),
+		LoginPID: p.PID, From: r.RemoteHost, TTY: r.TTY, Opened: s.Now()}}
+	// It is on record as a login, and so it counts as one, whatever comes of it.
+	counted := s.began(l)
 	opened := false
 	defer func() {
 		if !opened {
+			counted()
+			s.ended(l)
 			s.done(person)
 		}
 	}()
@@ -124,8 +130,7 @@ func (s *Service) PAMOpen(ctx context.Context, p wire.Peer, r wire.PAMOpenReques
 	if reply.Namespace, err = s.namespace(ctx, a.VO); err != nil {
 		return reply, err
 	}
-	l := &login{Process: proc, Service: r.Service, Session: session.Session{ID: id, Identity: who, Mapping: s.mapping(person),
-		LoginPID: p.PID, From: r.RemoteHost, TTY: r.TTY, Opened: s.Now()}}
+	counted()
 	if err := s.begin(person, l); err != nil {
 		return reply, err
 	}
