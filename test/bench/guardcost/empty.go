@@ -98,7 +98,7 @@ func tryEmpty(guards map[string]*ebpf.ProgramSpec, dir string) (found asked, mis
 	if err != nil {
 		return nil, nil, err
 	}
-	defer func() { err = errors.Join(err, e.Close(), settled(prefix)) }()
+	defer func() { err = errors.Join(err, e.Close(), settled(emptyName)) }()
 	counting, err := ebpf.EnableStats(unix.BPF_STATS_RUN_TIME)
 	if err != nil {
 		return nil, nil, xos.Errorf(xos.NotSupported, "this kernel does not say whether programs run: %w", err)
