@@ -103,7 +103,6 @@ type LsmXosWho struct {
 const (
 	LsmMapIsolation             = "isolation"
 	LsmMapLsmCounts             = "lsm_counts"
-	LsmMapLsmProbe              = "lsm_probe"
 	LsmMapLsmTallies            = "lsm_tallies"
 	LsmMapRefusals              = "refusals"
 	LsmMapSocketLists           = "socket_lists"
@@ -144,6 +143,7 @@ const (
 	LsmProgXosUnixStreamConnect = "xos_unix_stream_connect"
 	LsmProgXosUsernsCreate      = "xos_userns_create"
 	LsmVarHook                  = "hook"
+	LsmVarLsmProbe              = "lsm_probe"
 	LsmVarRule                  = "rule"
 	LsmVarRuleKey               = "rule_key"
 	LsmVarTally                 = "tally"
@@ -232,7 +232,6 @@ type LsmProgramSpecs struct {
 type LsmMapSpecs struct {
 	Isolation   *ebpf.MapSpec `ebpf:"isolation"`
 	LsmCounts   *ebpf.MapSpec `ebpf:"lsm_counts"`
-	LsmProbe    *ebpf.MapSpec `ebpf:"lsm_probe"`
 	LsmTallies  *ebpf.MapSpec `ebpf:"lsm_tallies"`
 	Refusals    *ebpf.MapSpec `ebpf:"refusals"`
 	SocketLists *ebpf.MapSpec `ebpf:"socket_lists"`
@@ -246,11 +245,12 @@ type LsmMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type LsmVariableSpecs struct {
-	Hook    *ebpf.VariableSpec `ebpf:"hook"`
-	Rule    *ebpf.VariableSpec `ebpf:"rule"`
-	RuleKey *ebpf.VariableSpec `ebpf:"rule_key"`
-	Tally   *ebpf.VariableSpec `ebpf:"tally"`
-	Whose   *ebpf.VariableSpec `ebpf:"whose"`
+	Hook     *ebpf.VariableSpec `ebpf:"hook"`
+	LsmProbe *ebpf.VariableSpec `ebpf:"lsm_probe"`
+	Rule     *ebpf.VariableSpec `ebpf:"rule"`
+	RuleKey  *ebpf.VariableSpec `ebpf:"rule_key"`
+	Tally    *ebpf.VariableSpec `ebpf:"tally"`
+	Whose    *ebpf.VariableSpec `ebpf:"whose"`
 }
 
 // LsmObjects contains all objects after they have been loaded into the kernel.
@@ -275,7 +275,6 @@ func (o *LsmObjects) Close() error {
 type LsmMaps struct {
 	Isolation   *ebpf.Map `ebpf:"isolation"`
 	LsmCounts   *ebpf.Map `ebpf:"lsm_counts"`
-	LsmProbe    *ebpf.Map `ebpf:"lsm_probe"`
 	LsmTallies  *ebpf.Map `ebpf:"lsm_tallies"`
 	Refusals    *ebpf.Map `ebpf:"refusals"`
 	SocketLists *ebpf.Map `ebpf:"socket_lists"`
@@ -289,7 +288,6 @@ func (m *LsmMaps) Close() error {
 	return _LsmClose(
 		m.Isolation,
 		m.LsmCounts,
-		m.LsmProbe,
 		m.LsmTallies,
 		m.Refusals,
 		m.SocketLists,
@@ -304,11 +302,12 @@ func (m *LsmMaps) Close() error {
 //
 // It can be passed to LoadLsmObjects or ebpf.CollectionSpec.LoadAndAssign.
 type LsmVariables struct {
-	Hook    *ebpf.Variable `ebpf:"hook"`
-	Rule    *ebpf.Variable `ebpf:"rule"`
-	RuleKey *ebpf.Variable `ebpf:"rule_key"`
-	Tally   *ebpf.Variable `ebpf:"tally"`
-	Whose   *ebpf.Variable `ebpf:"whose"`
+	Hook     *ebpf.Variable `ebpf:"hook"`
+	LsmProbe *ebpf.Variable `ebpf:"lsm_probe"`
+	Rule     *ebpf.Variable `ebpf:"rule"`
+	RuleKey  *ebpf.Variable `ebpf:"rule_key"`
+	Tally    *ebpf.Variable `ebpf:"tally"`
+	Whose    *ebpf.Variable `ebpf:"whose"`
 }
 
 // LsmPrograms contains all programs after they have been loaded into the kernel.
