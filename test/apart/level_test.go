@@ -35,6 +35,7 @@ var atA = map[string]struct{ session, job, why string }{
 	"ss: TCP":              {"GO", "G", unlisted},
 	"ss: unix":             {"GO", "G", unlisted},
 	"ss: processes":        {"", "", unlisted},
+	"fuser":                {"", "", unlisted},
 }
 
 const (
