@@ -26,6 +26,9 @@ const patience = 12 * time.Second
 // its own, but one of somebody who has logged in.
 const userManager = "systemd-user"
 
+// sshd is OpenSSH's PAM service.
+const sshd = "sshd"
+
 // PAMAccount implements wire.Handler.
 func (s *Service) PAMAccount(ctx context.Context, p wire.Peer, r wire.PAMRequest) (string, error) {
 	v := visitor{peer: p, host: r.RemoteHost}
@@ -38,6 +41,12 @@ func (s *Service) PAMAccount(ctx context.Context, p wire.Peer, r wire.PAMRequest
 	if proc, err := processOf(p); err == nil {
 		if other, ok := s.another(proc, r.Account); ok {
 			return "", s.refused(ctx, v, r.Account, "", impostor(other, r.Account))
+		}
+	}
+	// Where sshd did not ask before, this is where it can still tell her no.
+	if who, yes := s.vouched(r.Account); yes && r.Service == sshd {
+		if err := s.admits(ctx, who); err != nil {
+			return "", s.refused(ctx, r.Account, "", err)
 		}
 	}
 	return "", nil
@@ -57,7 +66,7 @@ func (s *Service) PAMOpen(ctx context.Context, p wire.Peer, r wire.PAMOpenReques
 				s.Log.Error("a refused login process was not ended", "pid", p.PID, "account", r.Account, "error", err)
 			}
 		}
-		if r.Service == "sshd" {
+		if r.Service == sshd {
 			end()
 			return
 		}
@@ -101,9 +110,15 @@ func (s *Service) PAMOpen(ctx context.Context, p wire.Peer, r wire.PAMOpenReques
 	if err != nil { // for lack of a label, say
 		return reply, s.refused(ctx, v, a, who.Serial, marked(vom.RuleUID, err))
 	}
+	l := &login{Process: proc, Service: r.Service, Session: session.Session{ID: id, Identity: who, Mapping: s.mapping(person),
+		LoginPID: p.PID, From: r.RemoteHost, TTY: r.TTY, Opened: s.Now()}}
+	// It is on record as a login, and so it counts as one, whatever comes of it.
+	counted := s.began(l)
 	opened := false
 	defer func() {
 		if !opened {
+			counted()
+			s.ended(l)
 			s.done(person)
 		}
 	}()
@@ -117,9 +132,8 @@ func (s *Service) PAMOpen(ctx context.Context, p wire.Peer, r wire.PAMOpenReques
 	if reply.Namespace, err = s.namespace(ctx, a.VO); err != nil {
 		return reply, err
 	}
-	l := &login{Process: proc, Service: r.Service, Session: session.Session{ID: id, Identity: who, Mapping: s.mapping(person),
-		LoginPID: p.PID, From: r.RemoteHost, TTY: r.TTY, Opened: s.Now()}}
-	if err := s.begin(l); err != nil {
+	counted()
+	if err := s.begin(person, l); err != nil {
 		return reply, err
 	}
 	opened = true
@@ -135,6 +149,7 @@ func (s *Service) PAMOpen(ctx context.Context, p wire.Peer, r wire.PAMOpenReques
 		s.end(l, "refused")
 		return reply, s.refused(ctx, v, a, who.Serial, err)
 	}
+	s.vouch(person)
 	s.Log.Info("session opened", "session", id, "account", a, "uid", uid, "pid", p.PID, "from", r.RemoteHost)
 	reply.Session = id
 	reply.Env = []string{"XOS_SESSION=" + string(id), "XOS_VO=" + string(a.VO), "XOS_NODE=" + string(s.cfg.Node)}
