@@ -46,7 +46,8 @@ func (s *Service) PAMAccount(ctx context.Context, p wire.Peer, r wire.PAMRequest
 	// Where sshd did not ask before, this is where it can still tell her no.
 	if who, yes := s.vouched(r.Account); yes && r.Service == sshd {
 		if err := s.admits(ctx, who); err != nil {
-			return "", s.refused(ctx, r.Account, "", err)
+			v.known = true // sshd has authenticated her
+			return "", s.refused(ctx, v, r.Account, "", err)
 		}
 	}
 	return "", nil
