@@ -13,6 +13,7 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/btf"
 	"github.com/cilium/ebpf/link"
+	"golang.org/x/sys/unix"
 
 	"github.com/xtreemos/xos"
 	"github.com/xtreemos/xos/bpf"
@@ -45,6 +46,7 @@ func newLSM(n *network, used *ebpf.Map, pinDir string) (*lsm, error) {
 	if err != nil {
 		return nil, xos.Errorf(xos.Internal, "reading the LSM programs: %w", err)
 	}
+	spec.Maps[probeSection].Flags |= unix.BPF_F_MMAPABLE // as the library makes it, and then wants it
 	l := &lsm{spec: spec, failed: map[string]error{}}
 	if preparePins(pinDir) == nil {
 		l.pinDir = pinDir
