@@ -60,7 +60,7 @@ test-e2e: debs ## Run the end-to-end tests on a grid of Debian 13 machines
 .PHONY: test-bookworm
 test-bookworm: debs ## Run what runs on grids on Debian 12 machines
 	XOS_DEBIAN=bookworm XOS_DEBS=$(CURDIR)/$(DIST) go run ./test/report -- go test -json -p 1 -timeout 30m \
-		./test/e2e ./subid_xos ./session/userdb
+		./test/testbed ./test/e2e ./test/apart ./subid_xos ./session/userdb
 
 .PHONY: test-vm
 test-vm: debs ## Run what needs kernels of Debian's own, in virtual machines
