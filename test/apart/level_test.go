@@ -40,7 +40,7 @@ const (
 // atBookworm is what Debian 12's programs answer where they differ from Debian 13's.
 var atBookworm = map[string]line{
 	// procps 4.0.2 leaves out who has no uid in NSS, or whose login's process it does not
-	// see; 4.0.4 asks logind, which gives a local user the names. TestRootLoginRecords
+	// see; 4.0.4 asks logind, which gives a local user the names. TestRootPrograms
 	// (test/e2e) has it show root everybody.
 	"w": {"w", "", "", byNobody, "reads utmp, and shows whom NSS names and whose login's process is seen: a local user has no names, a session no processes"},
 }
