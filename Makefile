@@ -12,7 +12,7 @@ DIST := dist
 
 .PHONY: help
 help: ## Show the targets
-	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-13s %s\n", $$1, $$2}'
 
 .PHONY: setup
 setup: ## Install what building and testing need (Debian 12 or 13, as root)
@@ -42,10 +42,12 @@ RACE := ./aem/job ./infra/kv/pebble ./infra/bus/nats ./session/account ./session
 # Emulated on two processors, all that it has takes longer than the rest of
 # `make test`, which is content to see that the kernels take the programs.
 VM := github.com/xtreemos/xos/test/vm
+# Upgrading machines takes minutes, and hundreds of packages of a mirror's.
+UPGRADE := github.com/xtreemos/xos/test/upgrade
 
 .PHONY: test
 test: build lint lintian ## Run all tests; print what was skipped, and a summary
-	XOS_DEBS=$(CURDIR)/$(DIST) go run ./test/report -- go test -json -p 2 -timeout 20m $$(go list ./... | grep -vx $(VM)) \
+	XOS_DEBS=$(CURDIR)/$(DIST) go run ./test/report -- go test -json -p 2 -timeout 20m $$(go list ./... | grep -vx -e $(VM) -e $(UPGRADE)) \
 		-- kernels -- go test -json -timeout 15m -run 'TestRootLoads|Config' $(VM) \
 		-- race -- env GORACE=atexit_sleep_ms=10 go test -json -race -p 2 -timeout 10m $(RACE)
 
@@ -60,7 +62,11 @@ test-e2e: debs ## Run the end-to-end tests on a grid of Debian 13 machines
 .PHONY: test-bookworm
 test-bookworm: debs ## Run what runs on grids on Debian 12 machines
 	XOS_DEBIAN=bookworm XOS_DEBS=$(CURDIR)/$(DIST) go run ./test/report -- go test -json -p 1 -timeout 30m \
-		./test/e2e ./subid_xos ./session/userdb
+		./test/testbed ./test/e2e ./test/apart ./subid_xos ./session/userdb
+
+.PHONY: test-upgrade
+test-upgrade: debs ## Upgrade a machine from Debian 12 to 13, and have 12 refuse what is built on 13
+	XOS_DEBS=$(CURDIR)/$(DIST) go run ./test/report -- go test -json -timeout 40m ./test/upgrade
 
 .PHONY: test-vm
 test-vm: debs ## Run what needs kernels of Debian's own, in virtual machines

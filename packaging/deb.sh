@@ -114,7 +114,8 @@ C
 }
 
 # What the C in a package needs of this release's libraries, by its symbols: built
-# on a newer release than it is for, it must not install there.
+# on a newer release than it is for, it must not be unpacked there, since every login
+# of the machine loads the PAM module. So it is a pre-dependency.
 libraries() { # DIRECTORY
 	local dir elf=()
 	dir=$(realpath "$1")

@@ -3,7 +3,7 @@
 # root. It is quick when all is there.
 set -euo pipefail
 
-packages=(gcc libc6-dev make git ca-certificates libpam0g-dev pkg-config libseccomp-dev
+packages=(gcc libc6-dev make git ca-certificates libpam0g-dev
 	debootstrap systemd-container fuse3 iproute2 procps openssh-client openssh-server
 	dpkg-dev fakeroot lintian pamtester uidmap valgrind strace libc6-dbg attr acl
 	qemu-system-x86 e2fsprogs clang libclang-rt-dev)

@@ -121,7 +121,9 @@ func cover(at string, fill func(at string) error) error {
 		return &os.PathError{Op: "open_tree", Path: at, Err: err}
 	}
 	defer unix.Close(machine)
-	const options = "mode=755,size=256k,nr_inodes=4096"
+	// It becomes read-only below. systemd of Debian 13, a user's too, reloads only
+	// where 16 MiB are free here.
+	const options = "mode=755,size=32m,nr_inodes=4096"
 	if err := tmpfs(at, options, unix.MS_NOEXEC); err != nil {
 		return err
 	}

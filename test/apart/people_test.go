@@ -71,7 +71,9 @@ func await(t *testing.T, at story.Machine, cmd *exec.Cmd, cancel func()) target 
 	if err := at.Start(cmd); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { cancel(); cmd.Wait(); w.Close() })
+	ended := make(chan struct{})
+	go func() { cmd.Wait(); w.Close(); close(ended) }()
+	t.Cleanup(func() { cancel(); <-ended })
 	found := make(chan target, 1)
 	go func() {
 		scan := bufio.NewScanner(out)

@@ -119,6 +119,7 @@ func TestRootPrograms(t *testing.T) {
 		root("loginctl list-sessions --no-legend", 0, "nora@lab")
 		root("systemctl is-active user@$(id -u nora@lab)", 0, "active")
 		within("systemctl --user is-active basic.target", "active")
+		within("systemctl --user daemon-reload && systemctl --user daemon-reexec && echo reloaded", "reloaded")
 		within("systemd-run --user -q --wait --pipe id -un", "nora@lab")
 	})
 	eventually(t, 80*time.Second, "cron runs hers", func() error {

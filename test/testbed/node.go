@@ -24,6 +24,8 @@ type Node struct {
 
 	grid *Grid
 	dir  string
+	// base and machine are its root below the node's layer and its machine id.
+	base, machine string
 	// init is the pid, on the host, of the node's process 1.
 	init int
 	// supervisor is systemd-nspawn, where this process started it.
@@ -66,6 +68,35 @@ func (n *Node) boot(ctx context.Context, base string) error {
 	if err != nil {
 		return err
 	}
+	n.base, n.machine = base, machine
+	return n.power(ctx)
+}
+
+// Reboot has the node end as its administrator would, and boots it again.
+func (n *Node) Reboot(ctx context.Context) error {
+	if n.supervisor == nil {
+		return fmt.Errorf("rebooting %s: another process has booted it", n.Name)
+	}
+	if _, err := os.Stat(filepath.Join(n.dir, "memory")); err == nil {
+		return fmt.Errorf("rebooting %s: its disk is in memory: %w", n.Name, errors.ErrUnsupported)
+	}
+	// The command may be killed by what it does.
+	_ = n.Run(ctx, "systemctl", "reboot")
+	ended := make(chan struct{})
+	go func() { n.reap(); close(ended) }()
+	select {
+	case <-ended:
+	case <-ctx.Done():
+		return fmt.Errorf("rebooting %s: it does not end: %w", n.Name, ctx.Err())
+	}
+	if err := killCgroup(ctx, n.cgroup()); err != nil {
+		return err
+	}
+	return n.power(ctx)
+}
+
+// power starts the machine that was prepared, and waits for it.
+func (n *Node) power(ctx context.Context) error {
 	if err := os.Mkdir(n.cgroup(), 0o755); err != nil {
 		return err
 	}
@@ -81,9 +112,9 @@ func (n *Node) boot(ctx context.Context, base string) error {
 	defer console.Close()
 
 	// Not CommandContext: the node lives until Stop, not as long as its boot.
-	cmd := exec.Command("/bin/sh", "-c", launch, "launch", base, n.dir,
+	cmd := exec.Command("/bin/sh", "-c", launch, "launch", n.base, n.dir,
 		"systemd-nspawn", "--quiet", "--directory="+filepath.Join(n.dir, "root"),
-		"--machine="+n.grid.cfg.Name+"-"+n.Name, "--hostname="+n.Name, "--uuid="+machine,
+		"--machine="+n.grid.cfg.Name+"-"+n.Name, "--hostname="+n.Name, "--uuid="+n.machine,
 		"--register=no", "--keep-unit", "--capability=all", "--bind=/dev/fuse",
 		"--network-namespace-path="+n.grid.net.path(n.grid.net.nodeNS(n.Name)),
 		"--resolv-conf=off", "--timezone=off", "--link-journal=no", "--boot")

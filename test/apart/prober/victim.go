@@ -154,7 +154,10 @@ func mqOpen(name string, flags int) (int, error) {
 	if err != nil {
 		return -1, err
 	}
-	fd, _, e := unix.Syscall6(unix.SYS_MQ_OPEN, uintptr(unsafe.Pointer(p)), uintptr(flags), everybody, 0, 0, 0)
+	// A queue as the kernel makes them by itself takes a tenth of what a user may have,
+	// also when whoever made it has ended.
+	small := struct{ flags, maxmsg, msgsize, curmsgs, _, _, _, _ int64 }{maxmsg: 1, msgsize: 64}
+	fd, _, e := unix.Syscall6(unix.SYS_MQ_OPEN, uintptr(unsafe.Pointer(p)), uintptr(flags), everybody, uintptr(unsafe.Pointer(&small)), 0, 0)
 	if e != 0 {
 		return -1, fmt.Errorf("mq_open: %w", e)
 	}
