@@ -49,10 +49,12 @@ func (g *Guard) Arrive(a xos.Account, uid uint32) error {
 		return xos.Errorf(xos.Internal, "counting processors: %w", err)
 	}
 	who := bpf.AccountXosWho{Kind: uint32(bpf.AccountXosKindXOS_OF_USER), Id: uint64(uid)}
+	g.meter.mu.Lock()
+	defer g.meter.mu.Unlock()
 	if err := g.meter.used.Put(who, make([]bpf.AccountXosUsed, n)); err != nil {
 		return xos.Errorf(xos.Unavailable, "beginning anew to count what %s uses: %w", a, err)
 	}
-	return nil
+	return g.meter.places.empty(who)
 }
 
 // sliceOf is where systemd keeps the processes of a uid's logins.
