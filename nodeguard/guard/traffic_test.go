@@ -122,6 +122,40 @@ func TestRootOnePlaceForTwo(t *testing.T) {
 	}
 }
 
+// TestRootTrafficOfLogins has sessions where no jobs are, as on a machine, and a job
+// beside them.
+func TestRootTrafficOfLogins(t *testing.T) {
+	s := newStage(t)
+	s.Guard.Close()
+	if err := os.RemoveAll(s.cfg.PinDir); err != nil {
+		t.Fatal(err)
+	}
+	s.cfg.Subtree = filepath.Join(s.cfg.Subtree, "jobs")
+	t.Cleanup(func() {
+		for _, sub := range []string{"vo-physics/job-j1", "vo-physics", "supervisors", ""} {
+			os.Remove(filepath.Join(s.cfg.CgroupRoot, s.cfg.Subtree, sub))
+		}
+	})
+	var err error
+	if s.Guard, err = guard.New(s.cfg, slog.New(slog.DiscardHandler)); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Guard.Close() })
+	s.people(t)
+	a := s.begun(t, ofAlice)
+	ofSession, ofJob := s.listen(t, alice, "udp4", "127.0.0.1:0"), a.listen(t, alice, "udp4", "127.0.0.1:0")
+	s.run(t, alice, "sends", ofSession, "-")
+	a.run(t, alice, "sends", ofJob, "-")
+	a.run(t, alice, "sends", ofJob, "-")
+	const many = workers * rounds * (payload + ipAndUDP)
+	if out, in := sent(t, s.Guard, ofAlice, alice); out != many || in != many {
+		t.Errorf("the session sent %d and received %d, want %d", out, in, many)
+	}
+	if u := s.used(t, ofAlice); u.NetOut != 2*many || u.NetIn != 2*many {
+		t.Errorf("the job sent %d and received %d, want %d", u.NetOut, u.NetIn, 2*many)
+	}
+}
+
 // TestRootWhatEndedJobsSend: what is sent from the socket of a job that is not known
 // any more is its VO's, and nobody's session's.
 func TestRootWhatEndedJobsSend(t *testing.T) {
