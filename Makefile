@@ -66,13 +66,14 @@ test-bookworm: debs ## Run what runs on grids on Debian 12 machines
 test-vm: debs ## Run what needs kernels of Debian's own, in virtual machines
 	XOS_DEBS=$(CURDIR)/$(DIST) go run ./test/report -- go test -json -timeout 60m -skip TestRootLoads $(VM)
 
+GUARDCOST :=
 .PHONY: bench-guard
 bench-guard: ## Measure what the guard costs, beside AppArmor and Landlock, on Debian's kernel in a virtual machine
 	mkdir -p build
 	CGO_ENABLED=0 go build -trimpath -ldflags='-s -w' -o build/guardcost ./test/bench/guardcost
 	go build -trimpath -o build/xos-vm ./test/vm/cmd/xos-vm
 	build/xos-vm -name guardcost up && build/xos-vm -name guardcost push build/guardcost /usr/local/bin/guardcost && \
-		build/xos-vm -name guardcost run guardcost; status=$$?; build/xos-vm -name guardcost down; exit $$status
+		build/xos-vm -name guardcost run guardcost $(GUARDCOST); status=$$?; build/xos-vm -name guardcost down; exit $$status
 
 FUZZTIME := 10m
 .PHONY: fuzz

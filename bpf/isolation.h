@@ -30,10 +30,12 @@ enum xos_surface {
 	XOS_SURFACE_USERNS,
 	XOS_SURFACE_SETUID,
 	XOS_SURFACE_OWN_PROGRAMS,
+	XOS_SURFACE_SOCKET_LISTS, /* unless the site permits it */
 	XOS_SURFACES,
 };
 
-#define XOS_CLOSED_DEFAULT (1u << XOS_SURFACE_BPF)
+#define XOS_CLOSED_ALWAYS (1u << XOS_SURFACE_BPF)
+#define XOS_CLOSED_DEFAULT (XOS_CLOSED_ALWAYS | 1u << XOS_SURFACE_SOCKET_LISTS)
 
 /* What an entry of the table is about. */
 enum xos_rule_kind {
@@ -121,7 +123,7 @@ static __noinline __u32 closed(__u32 vo)
 		key.a = 0;
 		r = bpf_map_lookup_elem(all, &key);
 	}
-	return r ? r->closed | XOS_CLOSED_DEFAULT : XOS_CLOSED_DEFAULT;
+	return r ? r->closed | XOS_CLOSED_ALWAYS : XOS_CLOSED_DEFAULT;
 }
 
 #endif

@@ -31,6 +31,18 @@ struct cred {
 	kuid_t uid;
 };
 
+struct ns_common {
+	unsigned int inum;
+};
+
+struct net {
+	struct ns_common ns;
+};
+
+struct nsproxy {
+	struct net *net_ns;
+};
+
 struct mm_struct {
 	struct file *exe_file;
 };
@@ -40,6 +52,7 @@ struct task_struct {
 	int tgid;
 	struct mm_struct *mm;
 	struct css_set *cgroups;
+	struct nsproxy *nsproxy;
 	const struct cred *real_cred;
 };
 

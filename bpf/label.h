@@ -34,12 +34,18 @@ struct {
 	__type(value, struct xos_cgroup);
 } vo_of_cgroup SEC(".maps");
 
+/* A variable, which every program compares with what it is: a look-up would be
+ * most of what some of them do. */
+volatile struct xos_probe lsm_probe SEC(".data.probe");
+
+/* The files of /proc that list the sockets of the machine's network namespace, by
+ * inode, and that namespace itself. The loader finds them. */
 struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct xos_probe);
-} lsm_probe SEC(".maps");
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 64);
+	__type(key, __u64);
+	__type(value, __u8);
+} socket_lists SEC(".maps");
 
 /* Denials of each hook. */
 struct {
@@ -122,12 +128,9 @@ static __always_inline __u32 label_beside(__u32 vo, struct cgroup *g, __u32 uid)
 /* probed says whether the loader tries this hook now, on this very thread. */
 static __always_inline int probed(__u32 hook)
 {
-	__u32 zero = 0;
-	struct xos_probe *p = bpf_map_lookup_elem(&lsm_probe, &zero);
-
-	if (!p || p->hook != hook || p->tid != (__u32)bpf_get_current_pid_tgid())
+	if (lsm_probe.hook != hook || lsm_probe.tid != (__u32)bpf_get_current_pid_tgid())
 		return 0;
-	__sync_fetch_and_add(&p->fired, 1);
+	__sync_fetch_and_add(&lsm_probe.fired, 1);
 	return 1;
 }
 

@@ -11,6 +11,9 @@
  * /user.slice/user-UID.slice. */
 #define XOS_VO_LEVEL 2
 
+/* In socket_lists: what follows is the number of a network namespace, no inode. */
+#define XOS_OWN_NETWORK (1ull << 63)
+
 /* Labels that are no VO's number. */
 #define XOS_SYSTEM 0u            /* nothing of the grid */
 #define XOS_STRANGER 0xffffffffu /* a grid uid that no VO is known for */

@@ -19,13 +19,10 @@ int BPF_PROG(xos_ptrace_access_check, struct task_struct *child, unsigned int mo
 SEC("lsm/ptrace_traceme")
 int BPF_PROG(xos_ptrace_traceme, struct task_struct *parent, int ret)
 {
-	__u32 zero = 0;
-	struct xos_probe *p = bpf_map_lookup_elem(&lsm_probe, &zero);
-
 	if (ret)
 		return ret;
-	if (p && p->hook == XOS_PTRACE_TRACEME && p->tid == (__u32)parent->tgid) {
-		__sync_fetch_and_add(&p->fired, 1);
+	if (lsm_probe.hook == XOS_PTRACE_TRACEME && lsm_probe.tid == (__u32)parent->tgid) {
+		__sync_fetch_and_add(&lsm_probe.fired, 1);
 		return -EPERM;
 	}
 	return judge_task(XOS_PTRACE_TRACEME, XOS_AIM_DEBUG, parent);

@@ -5,6 +5,7 @@
 
 #define BPF_FS_MAGIC 0xcafe4a11
 #define CGROUP2_SUPER_MAGIC 0x63677270
+#define PROC_SUPER_MAGIC 0x9fa0
 #define O_ACCMODE 3
 #define MAY_WRITE 2
 #define MAY_OPEN 0x20
@@ -40,6 +41,23 @@ static __always_inline int refuse_guard(__u32 hook, struct inode *inode)
 	return -EPERM;
 }
 
+/* refuse_list keeps what has a label from the lists of everybody's sockets. */
+static __always_inline int refuse_list(__u32 hook, struct inode *inode)
+{
+	__u64 id = inode->i_ino;
+	struct xos_object o = {.id = id};
+	__u32 vo;
+
+	if (!bpf_map_lookup_elem(&socket_lists, &id))
+		return 0;
+	vo = subject();
+	if (!vo || !(closed(vo) & 1u << XOS_SURFACE_SOCKET_LISTS))
+		return 0;
+	o.dev = inode->i_sb->s_dev;
+	tell(hook, vo, XOS_SYSTEM, &o);
+	return -EPERM;
+}
+
 /* The guard's pins are nobody's to open; nor are the machine's own cgroups to
  * write, by which a process could leave its label behind. clone3() into a cgroup
  * opens nothing, and asks inode_permission only. */
@@ -59,7 +77,7 @@ int BPF_PROG(xos_file_open, struct file *file, int ret)
 	magic = inode->i_sb->s_magic;
 	if (magic == BPF_FS_MAGIC || (magic == CGROUP2_SUPER_MAGIC && (file->f_flags & O_ACCMODE)))
 		return refuse_guard(XOS_FILE_OPEN, inode);
-	return 0;
+	return magic == PROC_SUPER_MAGIC ? refuse_list(XOS_FILE_OPEN, inode) : 0;
 }
 
 /* To open a file is judged once, by file_open, which the kernel asks right after

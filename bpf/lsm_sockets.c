@@ -14,6 +14,7 @@
 #define XOS_FAMILY_ALG 38
 #define XOS_FAMILY_XDP 44
 #define XOS_NETLINK_USERSOCK 2
+#define XOS_NETLINK_SOCK_DIAG 4
 #define XOS_NETLINK_CONNECTOR 11
 #define XOS_FAMILIES 64
 
@@ -63,21 +64,35 @@ static __always_inline int judged(__u32 family, int protocol)
 	return family < XOS_FAMILIES && families >> family & 1;
 }
 
+/* lists says whether a socket would tell of all sockets of the machine's network
+ * namespace. In one of its own, a container's, a process sees its own. */
+static __always_inline int lists(int family, int protocol)
+{
+	__u64 id = XOS_OWN_NETWORK;
+
+	if (family != XOS_FAMILY_NETLINK || protocol != XOS_NETLINK_SOCK_DIAG)
+		return 0;
+	id |= bpf_get_current_task_btf()->nsproxy->net_ns->ns.inum;
+	return bpf_map_lookup_elem(&socket_lists, &id) != NULL;
+}
+
 /* What the kernel makes for itself below another socket (kern) was judged with that. */
 SEC("lsm/socket_create")
 int BPF_PROG(xos_socket_create, int family, int type, int protocol, int kern, int ret)
 {
 	struct xos_object o = {.id = (__u32)family, .dev = (__u32)type, .uid = (__u32)protocol};
+	int listing;
 	__u32 vo;
 
 	if (ret)
 		return ret;
 	if (probed(XOS_SOCKET_CREATE))
 		return -EPERM;
-	if (kern || judged(family, protocol))
+	listing = lists(family, protocol);
+	if (kern || (!listing && judged(family, protocol)))
 		return 0;
 	vo = subject();
-	if (!vo)
+	if (!vo || (listing && !(closed(vo) & 1u << XOS_SURFACE_SOCKET_LISTS)))
 		return 0;
 	tell(XOS_SOCKET_CREATE, vo, vo, &o);
 	return -EPERM;

@@ -103,9 +103,9 @@ type LsmXosWho struct {
 const (
 	LsmMapIsolation             = "isolation"
 	LsmMapLsmCounts             = "lsm_counts"
-	LsmMapLsmProbe              = "lsm_probe"
 	LsmMapLsmTallies            = "lsm_tallies"
 	LsmMapRefusals              = "refusals"
+	LsmMapSocketLists           = "socket_lists"
 	LsmMapTellings              = "tellings"
 	LsmMapUsed                  = "used"
 	LsmMapVoOfCgroup            = "vo_of_cgroup"
@@ -143,6 +143,7 @@ const (
 	LsmProgXosUnixStreamConnect = "xos_unix_stream_connect"
 	LsmProgXosUsernsCreate      = "xos_userns_create"
 	LsmVarHook                  = "hook"
+	LsmVarLsmProbe              = "lsm_probe"
 	LsmVarRule                  = "rule"
 	LsmVarRuleKey               = "rule_key"
 	LsmVarTally                 = "tally"
@@ -229,26 +230,27 @@ type LsmProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type LsmMapSpecs struct {
-	Isolation  *ebpf.MapSpec `ebpf:"isolation"`
-	LsmCounts  *ebpf.MapSpec `ebpf:"lsm_counts"`
-	LsmProbe   *ebpf.MapSpec `ebpf:"lsm_probe"`
-	LsmTallies *ebpf.MapSpec `ebpf:"lsm_tallies"`
-	Refusals   *ebpf.MapSpec `ebpf:"refusals"`
-	Tellings   *ebpf.MapSpec `ebpf:"tellings"`
-	Used       *ebpf.MapSpec `ebpf:"used"`
-	VoOfCgroup *ebpf.MapSpec `ebpf:"vo_of_cgroup"`
-	VoOfUid    *ebpf.MapSpec `ebpf:"vo_of_uid"`
+	Isolation   *ebpf.MapSpec `ebpf:"isolation"`
+	LsmCounts   *ebpf.MapSpec `ebpf:"lsm_counts"`
+	LsmTallies  *ebpf.MapSpec `ebpf:"lsm_tallies"`
+	Refusals    *ebpf.MapSpec `ebpf:"refusals"`
+	SocketLists *ebpf.MapSpec `ebpf:"socket_lists"`
+	Tellings    *ebpf.MapSpec `ebpf:"tellings"`
+	Used        *ebpf.MapSpec `ebpf:"used"`
+	VoOfCgroup  *ebpf.MapSpec `ebpf:"vo_of_cgroup"`
+	VoOfUid     *ebpf.MapSpec `ebpf:"vo_of_uid"`
 }
 
 // LsmVariableSpecs contains global variables before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type LsmVariableSpecs struct {
-	Hook    *ebpf.VariableSpec `ebpf:"hook"`
-	Rule    *ebpf.VariableSpec `ebpf:"rule"`
-	RuleKey *ebpf.VariableSpec `ebpf:"rule_key"`
-	Tally   *ebpf.VariableSpec `ebpf:"tally"`
-	Whose   *ebpf.VariableSpec `ebpf:"whose"`
+	Hook     *ebpf.VariableSpec `ebpf:"hook"`
+	LsmProbe *ebpf.VariableSpec `ebpf:"lsm_probe"`
+	Rule     *ebpf.VariableSpec `ebpf:"rule"`
+	RuleKey  *ebpf.VariableSpec `ebpf:"rule_key"`
+	Tally    *ebpf.VariableSpec `ebpf:"tally"`
+	Whose    *ebpf.VariableSpec `ebpf:"whose"`
 }
 
 // LsmObjects contains all objects after they have been loaded into the kernel.
@@ -271,24 +273,24 @@ func (o *LsmObjects) Close() error {
 //
 // It can be passed to LoadLsmObjects or ebpf.CollectionSpec.LoadAndAssign.
 type LsmMaps struct {
-	Isolation  *ebpf.Map `ebpf:"isolation"`
-	LsmCounts  *ebpf.Map `ebpf:"lsm_counts"`
-	LsmProbe   *ebpf.Map `ebpf:"lsm_probe"`
-	LsmTallies *ebpf.Map `ebpf:"lsm_tallies"`
-	Refusals   *ebpf.Map `ebpf:"refusals"`
-	Tellings   *ebpf.Map `ebpf:"tellings"`
-	Used       *ebpf.Map `ebpf:"used"`
-	VoOfCgroup *ebpf.Map `ebpf:"vo_of_cgroup"`
-	VoOfUid    *ebpf.Map `ebpf:"vo_of_uid"`
+	Isolation   *ebpf.Map `ebpf:"isolation"`
+	LsmCounts   *ebpf.Map `ebpf:"lsm_counts"`
+	LsmTallies  *ebpf.Map `ebpf:"lsm_tallies"`
+	Refusals    *ebpf.Map `ebpf:"refusals"`
+	SocketLists *ebpf.Map `ebpf:"socket_lists"`
+	Tellings    *ebpf.Map `ebpf:"tellings"`
+	Used        *ebpf.Map `ebpf:"used"`
+	VoOfCgroup  *ebpf.Map `ebpf:"vo_of_cgroup"`
+	VoOfUid     *ebpf.Map `ebpf:"vo_of_uid"`
 }
 
 func (m *LsmMaps) Close() error {
 	return _LsmClose(
 		m.Isolation,
 		m.LsmCounts,
-		m.LsmProbe,
 		m.LsmTallies,
 		m.Refusals,
+		m.SocketLists,
 		m.Tellings,
 		m.Used,
 		m.VoOfCgroup,
@@ -300,11 +302,12 @@ func (m *LsmMaps) Close() error {
 //
 // It can be passed to LoadLsmObjects or ebpf.CollectionSpec.LoadAndAssign.
 type LsmVariables struct {
-	Hook    *ebpf.Variable `ebpf:"hook"`
-	Rule    *ebpf.Variable `ebpf:"rule"`
-	RuleKey *ebpf.Variable `ebpf:"rule_key"`
-	Tally   *ebpf.Variable `ebpf:"tally"`
-	Whose   *ebpf.Variable `ebpf:"whose"`
+	Hook     *ebpf.Variable `ebpf:"hook"`
+	LsmProbe *ebpf.Variable `ebpf:"lsm_probe"`
+	Rule     *ebpf.Variable `ebpf:"rule"`
+	RuleKey  *ebpf.Variable `ebpf:"rule_key"`
+	Tally    *ebpf.Variable `ebpf:"tally"`
+	Whose    *ebpf.Variable `ebpf:"whose"`
 }
 
 // LsmPrograms contains all programs after they have been loaded into the kernel.

@@ -125,7 +125,8 @@ const (
 	VonetXosSurfaceXOS_SURFACE_USERNS       VonetXosSurface = 2
 	VonetXosSurfaceXOS_SURFACE_SETUID       VonetXosSurface = 3
 	VonetXosSurfaceXOS_SURFACE_OWN_PROGRAMS VonetXosSurface = 4
-	VonetXosSurfaceXOS_SURFACES             VonetXosSurface = 5
+	VonetXosSurfaceXOS_SURFACE_SOCKET_LISTS VonetXosSurface = 5
+	VonetXosSurfaceXOS_SURFACES             VonetXosSurface = 6
 )
 
 type VonetXosTelling struct {

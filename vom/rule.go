@@ -44,7 +44,7 @@ var change = map[Rule]string{
 	RuleSitePolicy:  "the machine's owner changes the policy that /etc/xos/node.toml names",
 	RuleVOPolicy:    "the VO's administrator changes its policy: xos vo set-policy VO FILE",
 	RulePassword:    "give the grid password, or have a new one set: xos user token USER",
-	RuleUID:         "log in again",
+	RuleUID:         "log in again; where there is no room for another uid, root: xos uid sweep",
 	RuleEvidence:    "log in with a certificate: xos login USER@VO, then ssh",
 	RuleMember:      "an administrator of the core adds the member: xos vo member add VO USER",
 	RuleCertificate: "get a new certificate: xos login USER@VO",

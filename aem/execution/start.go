@@ -37,7 +37,8 @@ func (e *Execution) Start(ctx context.Context, req *connect.Request[xosv1.StartR
 	signed := order.Signed{Content: m.Order, Signature: m.OrderSignature, Chain: m.OrderChain}
 	v, err := order.Verify(e.Verifier, signed, m.Spec, e.cfg.Node, peer.Node, e.Now())
 	if err != nil {
-		e.audit(ctx, audit.Record{Actor: string(peer.Node) + " (node)", Action: "run", Reason: err.Error()})
+		e.audit(ctx, audit.Record{Actor: string(peer.Node) + " (node)", Action: "run", Reason: err.Error(),
+			Origin: audit.Origin{Name: string(peer.Node) + " (node)", Known: true}})
 		return nil, err
 	}
 	old, err := e.reserve(v.Job, order.Hash(signed))
@@ -54,6 +55,7 @@ func (e *Execution) Start(ctx context.Context, req *connect.Request[xosv1.StartR
 	}()
 	decision := e.Decider.Decide(ctx, v.Who, vom.ActionRun, e.cfg.Node)
 	if err := e.audit(ctx, audit.Record{Actor: v.Who.Account.String(), Action: "run", Subject: "job " + string(v.Job), Allowed: decision.Allow,
+		Origin: audit.Origin{Name: v.Who.Account.String(), Known: true},
 		Reason: decision.Reason, Policy: decision.Policy, Detail: map[string]string{"from": string(peer.Node), "serial": v.Who.Serial, "command": v.Spec.Argv[0]}}); err != nil {
 		return nil, xos.Errorf(xos.Unavailable, "%s cannot record its decisions", e.cfg.Node)
 	}

@@ -37,6 +37,10 @@ type Ledger struct {
 	now  func() time.Time
 	log  *slog.Logger
 
+	// Locks are taken in this order. Only mu is not held while the disk is waited for.
+	writing  locks[string] // by ID: the record's file
+	settling sync.Mutex    // the months' files
+
 	mu   sync.Mutex
 	open map[string]*xosv1.UsageRecord // by ID, never changed in place
 	news chan struct{}
@@ -160,25 +164,31 @@ func encode(r *xosv1.UsageRecord) ([]byte, error) {
 }
 
 // Put keeps a record in the place of an earlier one of the job or stay. A final one
-// stays. It is on disk when this returns.
+// stays. It is on disk when this returns. Records of one job or stay are put one
+// after the other; those of different ones do not wait for each other.
 func (l *Ledger) Put(r *xosv1.UsageRecord) error {
 	if err := Check(r, l.now()); err != nil {
 		return err
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	id := ID(r)
-	if old := l.open[id]; old != nil && old.Final {
-		return nil
-	}
+	r = proto.CloneOf(r)
 	data, err := encode(r)
 	if err != nil {
 		return err
 	}
+	id := ID(r)
+	defer l.writing.lock(id)()
+	l.mu.Lock()
+	old := l.open[id]
+	l.mu.Unlock()
+	if old != nil && old.Final {
+		return nil
+	}
 	if err := unit.Write(l.path(r), json.RawMessage(data)); err != nil {
 		return xos.Errorf(xos.Unavailable, "keeping what %s used: %w", id, err)
 	}
-	l.open[id] = proto.CloneOf(r)
+	l.mu.Lock()
+	l.open[id] = r
+	l.mu.Unlock()
 	select {
 	case l.news <- struct{}{}:
 	default:
@@ -229,8 +239,9 @@ func (l *Ledger) settle(r *xosv1.UsageRecord) error {
 	if err != nil {
 		return err
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
+	defer l.writing.lock(ID(r))()
+	l.settling.Lock()
+	defer l.settling.Unlock()
 	at := filepath.Join(l.dir, r.Until.AsTime().Format(month)+lines)
 	if err := appendLine(at, line); err != nil {
 		return xos.Errorf(xos.Unavailable, "keeping what %s used: %w", ID(r), err)
@@ -238,7 +249,9 @@ func (l *Ledger) settle(r *xosv1.UsageRecord) error {
 	if err := os.Remove(l.path(r)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
+	l.mu.Lock()
 	delete(l.open, ID(r))
+	l.mu.Unlock()
 	return l.forget()
 }
 

@@ -53,8 +53,8 @@ type monthFile struct {
 
 // snapshot gives all records there are at this moment.
 func (l *Ledger) snapshot() (months []monthFile, open []*xosv1.UsageRecord, err error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
+	l.settling.Lock() // no line is half written, and a record that is settled is in one or the other
+	defer l.settling.Unlock()
 	names, err := l.months()
 	if err != nil {
 		return nil, nil, err
@@ -66,6 +66,8 @@ func (l *Ledger) snapshot() (months []monthFile, open []*xosv1.UsageRecord, err 
 		}
 		months = append(months, monthFile{at, st.Size()})
 	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	return months, slices.Collect(maps.Values(l.open)), nil
 }
 

@@ -32,11 +32,14 @@ type Stays struct {
 	log    *slog.Logger
 	news   chan struct{} // a session has ended
 
+	// one is held while an account's stay is looked at or changed, and written down;
+	// mu only for the map, after it.
+	one   locks[xos.Account]
 	mu    sync.Mutex
 	stays map[xos.Account]*stay
 }
 
-// stay is one that is not over.
+// stay is one that is not over. Its account's lock guards it.
 type stay struct {
 	uid      uint32
 	sessions map[xos.SessionID]bool
@@ -79,18 +82,18 @@ func NewStays(node xos.NodeID, l *Ledger, m nodeguard.Attendant, uidOf func(xos.
 
 // Began tells of a session that is being opened: the guard knows of the account by
 // now. No session is refused for what cannot be written down.
+// Logins of different accounts do not wait for each other here.
 func (s *Stays) Began(l session.Session) {
 	a := l.Identity.Account
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	st := s.stays[a]
+	defer s.one.lock(a)()
+	st := s.of(a)
 	if st != nil && len(st.sessions) == 0 {
 		if next, now, err := s.count(a, st); err == nil && now != next.Cgroup {
 			st.record = next
 			s.end(a, st, false)
 		}
 	}
-	if st = s.stays[a]; st == nil {
+	if st = s.of(a); st == nil {
 		s.arrive(a, l.Mapping.UID)
 		st = s.begin(l, s.now())
 	}
@@ -101,9 +104,8 @@ func (s *Stays) Began(l session.Session) {
 // Adopted tells of a session that a predecessor of this process opened.
 func (s *Stays) Adopted(l session.Session) {
 	a := l.Identity.Account
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	st := s.stays[a]
+	defer s.one.lock(a)()
+	st := s.of(a)
 	if st == nil { // its stay has been ended, or nobody wrote it down
 		s.arrive(a, l.Mapping.UID)
 		st = s.begin(l, s.now())
@@ -114,11 +116,11 @@ func (s *Stays) Adopted(l session.Session) {
 
 // Ended tells of the end of a session; what is not known is none.
 func (s *Stays) Ended(l session.Session) {
-	s.mu.Lock()
-	if st := s.stays[l.Identity.Account]; st != nil {
+	unlock := s.one.lock(l.Identity.Account)
+	if st := s.of(l.Identity.Account); st != nil {
 		delete(st.sessions, l.ID)
 	}
-	s.mu.Unlock()
+	unlock()
 	select {
 	case s.news <- struct{}{}:
 	default:
@@ -143,21 +145,21 @@ func (s *Stays) Run(ctx context.Context) error {
 		all := false
 		select {
 		case <-ctx.Done():
-			all = true
 		case <-tick.C:
 			all = s.now().Sub(written) >= writeEvery
 		case <-s.news:
 		}
-		if all {
+		stopping := ctx.Err() != nil // all is written down once more, whatever else there is
+		if all = all || stopping; all {
 			written = s.now()
 		}
 		s.mu.Lock()
 		accounts := slices.Collect(maps.Keys(s.stays))
 		s.mu.Unlock()
-		for _, a := range accounts { // a login waits for one of them at most
+		for _, a := range accounts { // a login waits for its own account's at most
 			s.look(a, all)
 		}
-		if ctx.Err() != nil {
+		if stopping {
 			return nil
 		}
 	}
@@ -165,9 +167,8 @@ func (s *Stays) Run(ctx context.Context) error {
 
 // look counts what an account's stay has used, and ends it if it is over.
 func (s *Stays) look(a xos.Account, write bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	st := s.stays[a]
+	defer s.one.lock(a)()
+	st := s.of(a)
 	if st == nil || len(st.sessions) > 0 && st.record.Cgroup != 0 && !write {
 		return
 	}
@@ -250,14 +251,28 @@ func (s *Stays) arrive(a xos.Account, uid uint32) {
 	}
 }
 
-// begin opens a stay; s.mu is held.
+// of gives an account's stay, nil if there is none.
+func (s *Stays) of(a xos.Account) *stay {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.stays[a]
+}
+
+// keep has st be an account's stay.
+func (s *Stays) keep(a xos.Account, st *stay) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.stays[a] = st
+}
+
+// begin opens a stay.
 func (s *Stays) begin(l session.Session, at time.Time) *stay {
 	credential := l.Identity.Source
 	if credential == "" {
 		credential = l.Identity.Serial
 	}
 	st := &stay{uid: l.Mapping.UID, sessions: map[xos.SessionID]bool{}, record: s.blank(l.Identity.Account, credential, at)}
-	s.stays[l.Identity.Account] = st
+	s.keep(l.Identity.Account, st)
 	return st
 }
 
@@ -265,7 +280,7 @@ func (s *Stays) begin(l session.Session, at time.Time) *stay {
 func (s *Stays) succeed(a xos.Account, old *stay) {
 	s.arrive(a, old.uid)
 	st := &stay{uid: old.uid, sessions: old.sessions, record: s.blank(a, old.record.Credential, s.now())}
-	s.stays[a] = st
+	s.keep(a, st)
 	s.change(st, func(r *xosv1.UsageRecord) { r.Logins = int64(len(st.sessions)) })
 }
 
@@ -285,13 +300,15 @@ func (s *Stays) change(st *stay, f func(*xosv1.UsageRecord)) {
 }
 
 // end writes the final record down, and says whether it is: else the stay goes on,
-// and its end is tried again. s.mu is held.
+// and its end is tried again.
 func (s *Stays) end(a xos.Account, st *stay, incomplete bool) bool {
 	r := proto.CloneOf(st.record)
 	r.Final, r.Incomplete = true, r.Incomplete || incomplete
 	if !s.put(r) {
 		return false
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if s.stays[a] == st {
 		delete(s.stays, a)
 	}

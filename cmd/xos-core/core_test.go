@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -42,6 +43,8 @@ type testCore struct {
 	machines xosv1connect.MachinesClient
 	roots    []*x509.Certificate
 	stop     func() // ends it before the test does
+
+	refusals atomic.Int64 // lines of the core's own log
 }
 
 // freePort gives an address to listen on. It is none that the kernel gives to
@@ -74,9 +77,10 @@ func start(t *testing.T, change func(*config)) *testCore {
 	if change != nil {
 		change(&cfg)
 	}
+	c := &testCore{t: t, api: cfg.Listen}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- run(ctx, cfg, slog.New(slog.NewTextHandler(testWriter{t}, nil))) }()
+	go func() { done <- run(ctx, cfg, slog.New(slog.NewTextHandler(testWriter{t, &c.refusals}, nil))) }()
 	stop := sync.OnceFunc(func() {
 		cancel()
 		if err := <-done; err != nil {
@@ -84,7 +88,7 @@ func start(t *testing.T, change func(*config)) *testCore {
 		}
 	})
 	t.Cleanup(stop)
-	c := &testCore{t: t, api: cfg.Listen, stop: stop}
+	c.stop = stop
 	c.vos = xosv1connect.NewVOsClient(rpc.UnixClient(cfg.Socket), rpc.UnixBase, rpc.ClientOptions()...)
 	c.machines = xosv1connect.NewMachinesClient(rpc.UnixClient(cfg.Socket), rpc.UnixBase, rpc.ClientOptions()...)
 	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
@@ -111,9 +115,16 @@ func start(t *testing.T, change func(*config)) *testCore {
 	return c
 }
 
-type testWriter struct{ t *testing.T }
+// testWriter takes what the core logs, and counts refusals.
+type testWriter struct {
+	t        *testing.T
+	refusals *atomic.Int64
+}
 
 func (w testWriter) Write(p []byte) (int, error) {
+	if strings.Contains(string(p), "msg=refused ") {
+		w.refusals.Add(1)
+	}
 	if w.t.Context().Err() == nil {
 		w.t.Log(strings.TrimSpace(string(p)))
 	}

@@ -123,6 +123,9 @@ func TestRootRefusalsAreBounded(t *testing.T) {
 	if lines != 20 || lines+unwritten != calls || roots != 2*acts {
 		t.Errorf("of %d refusals %d have a line and %d are counted; root's %d acts have %d", calls, lines, unwritten, 2*acts, roots)
 	}
+	if n := c.refusals.Load(); n > 20 {
+		t.Errorf("the core's own log has %d lines of refusals", n)
+	}
 	if _, _, err := audit.Verify(path); err != nil {
 		t.Error(err)
 	}

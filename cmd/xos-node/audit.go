@@ -1,15 +1,30 @@
 package main
 
 import (
+	"cmp"
 	"context"
+	"strconv"
 
 	"connectrpc.com/connect"
 
 	"github.com/xtreemos/xos"
 	xosv1 "github.com/xtreemos/xos/api/xos/v1"
 	"github.com/xtreemos/xos/api/xos/v1/xosv1connect"
+	"github.com/xtreemos/xos/infra/audit"
 	"github.com/xtreemos/xos/infra/rpc"
 )
+
+// originOf says for whom a refusal counts: what was noted with it, else who calls.
+func originOf(ctx context.Context, r audit.Record) audit.Origin {
+	if r.Origin.Name != "" {
+		return r.Origin
+	}
+	p := rpc.PeerFrom(ctx)
+	if p.Unix {
+		return audit.Origin{Name: "uid " + strconv.FormatUint(uint64(p.UID), 10), Known: true}
+	}
+	return audit.Host(cmp.Or(p.Address, "elsewhere"))
+}
 
 // ownLog shows this machine's log of decisions to root. Every local user reaches
 // the socket, and what the log refuses it writes down: so others are refused

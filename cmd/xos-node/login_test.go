@@ -19,6 +19,7 @@ import (
 
 	xosv1 "github.com/xtreemos/xos/api/xos/v1"
 	"github.com/xtreemos/xos/api/xos/v1/xosv1connect"
+	"github.com/xtreemos/xos/infra/audit"
 	"github.com/xtreemos/xos/infra/rpc"
 	"github.com/xtreemos/xos/test/need"
 	"github.com/xtreemos/xos/vom/credential/credtest"
@@ -163,6 +164,24 @@ func loginInside(t *testing.T) {
 	}
 	if out, err := g.ssh(foreign.Name(), "alice@physics", "id"); err == nil {
 		t.Errorf("a foreign authority's certificate was let in: %s", out)
+	}
+	// Each is on record with the host it came from, and those of one host are too
+	// many some time.
+	log := func() string {
+		data, err := os.ReadFile(filepath.Join("/var/lib/xos/node", "audit.log"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(data)
+	}
+	for i := 0; !strings.Contains(log(), audit.ActionRefused); i++ {
+		if i > 20 {
+			t.Fatalf("refusals without end have a line each:\n%s", log())
+		}
+		g.ssh(alice, fmt.Sprintf("u%d@physics", i), "id")
+	}
+	if n := strings.Count(log(), `"from":"127.0.0.1"`); n < 20 {
+		t.Errorf("%d decisions say whence:\n%s", n, log())
 	}
 	// No certificate lets a local user in, and local names are still there.
 	if out, err := exec.Command("id", "root").CombinedOutput(); err != nil {

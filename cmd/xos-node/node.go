@@ -97,10 +97,11 @@ func node(ctx context.Context, cfg config, keeper *trust.Keeper, log *slog.Logge
 	if cfg.AuditJournal && journal.Enabled() {
 		told = audit.NewJournal(journal.Send, log)
 	}
-	history, err := audit.Open(filepath.Join(cfg.State, "audit.log"), audit.Keep(cfg.AuditKeep.Duration), audit.To(told))
+	decisions, err := audit.Open(filepath.Join(cfg.State, "audit.log"), audit.Keep(cfg.AuditKeep.Duration), audit.To(told))
 	if err != nil {
 		return err
 	}
+	history := audit.Bound(decisions, originOf)
 	defer history.Close()
 	pool, err := account.ParsePool(cfg.SubIDs)
 	if err != nil {
@@ -169,6 +170,7 @@ func node(ctx context.Context, cfg config, keeper *trust.Keeper, log *slog.Logge
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return wire.Serve(ctx, shim, sessions, log) })
 	group.Go(func() error { return told.Run(ctx) })
+	group.Go(func() error { return history.Run(ctx) })
 	group.Go(func() error { return sessions.Run(ctx) })
 	group.Go(func() error { return stays.Run(ctx) })
 	group.Go(func() error {
@@ -188,7 +190,8 @@ func node(ctx context.Context, cfg config, keeper *trust.Keeper, log *slog.Logge
 	keeper.Say(policies.inForce)
 	group.Go(func() error { return policies.run(ctx) })
 	group.Go(func() error { return watchdog(ctx, sessions) })
-	group.Go(func() error { return fence.Run(ctx, history, accounts.UserOf) })
+	// What the kernel refuses has bounds of its own.
+	group.Go(func() error { return fence.Run(ctx, decisions, accounts.UserOf) })
 	level, _ := fence.Level()
 	log.Info("serving", "name", name, "core", cfg.Core, "isolation", level, "version", version)
 	daemon.SdNotify(false, daemon.SdNotifyReady+"\nSTATUS=serving as "+string(name))

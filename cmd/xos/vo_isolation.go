@@ -39,8 +39,9 @@ share has aims: signals, debug, scheduling, files, exec, sockets, ipc, keys and
 network, each with the VOs that it is shared with; "*" is any that shares it too.
 forbid is what the VO's own processes may not do: perf (measuring by
 perf_event_open), user_namespaces, setuid (executing set-user-ID and set-group-ID
-programs), own_programs (executing files that are not root's). devices are classes
-of devices that the VO uses where a site has them. ceilings (cpus, memory, processes,
+programs), own_programs (executing files that are not root's), socket_lists (listing
+the machine's sockets, as ss does: to all VOs where the site does not permit it).
+devices are classes of devices that the VO uses where a site has them. ceilings (cpus, memory, processes,
 io) lower what the VO's jobs may use of a machine together, in amounts or parts
 ("75%") as in node.toml. Sharing but for the network, and forbid, are of machines at
 level A.`,

@@ -51,8 +51,10 @@ type Record struct {
 	Allowed bool       `json:"allowed"`
 	// Admitted is of what was asked by who had the right to: if it came to
 	// nothing, that is no refusal, and has a line in a Bounded log too.
-	Admitted bool   `json:"-"`
-	Reason   string `json:"reason,omitempty"`
+	Admitted bool `json:"-"`
+	// Origin is whose a refusal is, where who writes it down knows that.
+	Origin Origin `json:"-"`
+	Reason string `json:"reason,omitempty"`
 	// Request ties the entries of one request together; Policy is the hash of
 	// the policy that decided.
 	Request string `json:"request,omitempty"`
@@ -177,6 +179,13 @@ func (l *Log) recover() error {
 	}
 	l.seq, l.durable, l.prev = e.Seq, e.Seq, sum(last)
 	return nil
+}
+
+// Note is Append. It says whether the record has a line, which in this log each
+// has that was written.
+func (l *Log) Note(ctx context.Context, r Record) (line bool, err error) {
+	err = l.Append(ctx, r)
+	return err == nil, err
 }
 
 // Append adds a record and returns when it is on the disk; concurrent calls

@@ -23,8 +23,8 @@ const (
 	maxNamed   = 20   // of either that are counted by name
 )
 
-// actionRefused is of the entries that count refusals which have no line.
-const actionRefused = "audit.refused"
+// ActionRefused is of the entries that count refusals which have no line.
+const ActionRefused = "audit.refused"
 
 // detailUnwritten says in such an entry how many.
 const detailUnwritten = "unwritten"
@@ -76,24 +76,29 @@ func Bound(l *Log, origin func(context.Context, Record) Origin) *Bounded {
 // Append is Log.Append for what has a line; it returns at once for a refusal that
 // is only counted.
 func (b *Bounded) Append(ctx context.Context, r Record) error {
+	_, err := b.Note(ctx, r)
+	return err
+}
+
+// Note is Append, and says whether the record has a line.
+func (b *Bounded) Note(ctx context.Context, r Record) (line bool, err error) {
 	if r.Allowed || r.Admitted {
-		return b.Log.Append(ctx, r)
+		return b.Log.Note(ctx, r)
 	}
 	o := b.origin(ctx, r)
 	o.Name = cut(o.Name)
 	line, first := b.take(o)
 	switch {
 	case line:
-		err := b.Log.Append(ctx, r)
-		if err != nil {
+		if err = b.Log.Append(ctx, r); err != nil {
 			b.missed(o, 1)
 		}
-		return err
+		return err == nil, err
 	case first:
-		return b.Log.Append(ctx, Record{Actor: "xos", Action: actionRefused,
+		return false, b.Log.Append(ctx, Record{Actor: "xos", Action: ActionRefused,
 			Reason: "too many refusals for a line each: from here on they are counted" + b.whose(o)})
 	}
-	return nil
+	return false, nil
 }
 
 func (b *Bounded) whose(o Origin) string {
@@ -171,7 +176,7 @@ func (b *Bounded) tell(ctx context.Context, since time.Time, s side, known bool)
 		return cmp.Or(cmp.Compare(s.of[b].unwritten, s.of[a].unwritten), cmp.Compare(a.Name, b.Name))
 	})
 	write := func(o Origin, n uint64, more string) {
-		r := Record{Actor: cmp.Or(o.Name, "xos"), Action: actionRefused, Reason: "refusals beyond those with a line" + more,
+		r := Record{Actor: cmp.Or(o.Name, "xos"), Action: ActionRefused, Reason: "refusals beyond those with a line" + more,
 			Detail: map[string]string{detailUnwritten: strconv.FormatUint(n, 10), "since": since.UTC().Format(time.RFC3339)}}
 		if a, err := xos.ParseAccount(o.Name); known && err == nil {
 			r.User, r.VO = a.User, a.VO

@@ -57,15 +57,16 @@ func (m *meter) keep(who bpf.AccountXosWho, vo xos.VOName, name string) error {
 		return xos.Errorf(xos.Unavailable, "looking up whose figures %s's are: %w", of, err)
 	}
 	// The owner first: figures of nobody would never be forgotten.
-	if err := m.owners.Put(who, of); err != nil {
-		return xos.Errorf(xos.Unavailable, "keeping figures of %s: %w", of, err)
+	if err := enter(func() error { return m.owners.Put(who, of) }); err != nil {
+		return unroomy("figures of "+of.String(), err)
 	}
 	n, err := ebpf.PossibleCPU()
 	if err != nil {
 		return xos.Errorf(xos.Internal, "counting processors: %w", err)
 	}
-	if err := m.used.Update(who, make([]bpf.AccountXosUsed, n), ebpf.UpdateNoExist); err != nil && !errors.Is(err, ebpf.ErrKeyExist) {
-		return xos.Errorf(xos.Unavailable, "keeping figures of %s: %w", of, err)
+	none := make([]bpf.AccountXosUsed, n)
+	if err := enter(func() error { return m.used.Update(who, none, ebpf.UpdateNoExist) }); err != nil && !errors.Is(err, ebpf.ErrKeyExist) {
+		return unroomy("figures of "+of.String(), err)
 	}
 	m.whos[of] = who
 	return m.places.give(who)

@@ -110,8 +110,8 @@ func (l *labels) user(uid uint32, a xos.Account) error {
 	if err != nil {
 		return err
 	}
-	if err := l.uids.Put(uid, num); err != nil {
-		return xos.Errorf(xos.Unavailable, "labelling uid %d with VO %s: %w", uid, a.VO, err)
+	if err := enter(func() error { return l.uids.Put(uid, num) }); err != nil {
+		return unroomy("the label of uid "+strconv.FormatUint(uint64(uid), 10), err)
 	}
 	l.accounts[uid] = a
 	return l.slice(filepath.Join(l.slicesDir(), "user-"+strconv.FormatUint(uint64(uid), 10)+".slice"))

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/xtreemos/xos/bpf"
 	"github.com/xtreemos/xos/nodeguard"
 )
 
@@ -61,6 +62,9 @@ func (g *Guard) check() {
 	}
 	if g.lsm != nil {
 		now = append(now, g.lsm.probe()...)
+		if err := fillLists(g.lsm.maps[bpf.LsmMapSocketLists]); err != nil {
+			g.log.Error("lists of sockets may be read that are not known", "error", err)
+		}
 	}
 	g.testing.Unlock()
 	g.mu.Lock()

@@ -7,11 +7,13 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/btf"
 	"github.com/cilium/ebpf/link"
+	"golang.org/x/sys/unix"
 
 	"github.com/xtreemos/xos"
 	"github.com/xtreemos/xos/bpf"
@@ -28,8 +30,12 @@ type lsm struct {
 	failed map[string]error // hooks that are not attached
 }
 
-// persistent are maps that a successor takes over.
-var persistent = []string{bpf.LsmMapLsmProbe, bpf.LsmMapVoOfCgroup, bpf.LsmMapLsmCounts, bpf.LsmMapLsmTallies}
+// probeSection is the variable that programs compare with what they are; a map, which
+// is pinned by a name that a bpffs allows.
+const probeSection, probePin = ".data.probe", "lsm_probe"
+
+// persistent are maps that a successor takes over, by their pins.
+var persistent = []string{probePin, bpf.LsmMapVoOfCgroup, bpf.LsmMapLsmCounts, bpf.LsmMapLsmTallies, bpf.LsmMapSocketLists}
 
 // newLSM makes the programs' maps, or takes over a predecessor's. The programs
 // know uids, and what VOs share, by the maps of the network programs, tell of
@@ -40,6 +46,7 @@ func newLSM(n *network, used *ebpf.Map, pinDir string) (*lsm, error) {
 	if err != nil {
 		return nil, xos.Errorf(xos.Internal, "reading the LSM programs: %w", err)
 	}
+	spec.Maps[probeSection].Flags |= unix.BPF_F_MMAPABLE // as the library makes it, and then wants it
 	l := &lsm{spec: spec, failed: map[string]error{}}
 	if preparePins(pinDir) == nil {
 		l.pinDir = pinDir
@@ -149,15 +156,18 @@ func (l *lsm) makeMaps(n *network, used *ebpf.Map) error {
 func newMaps(spec *ebpf.CollectionSpec, others map[string]*ebpf.Map, pinDir string) (map[string]*ebpf.Map, error) {
 	only := &ebpf.CollectionSpec{Maps: map[string]*ebpf.MapSpec{}, ByteOrder: spec.ByteOrder, Types: spec.Types}
 	for name, m := range spec.Maps {
-		if !strings.HasPrefix(name, ".") { // sections with no variable that a program reads
+		if !strings.HasPrefix(name, ".") || name == probeSection { // other sections have no variable that a program reads
 			only.Maps[name] = m.Copy()
 		}
 	}
+	only.Maps[probeSection].Name = probePin
 	opts := ebpf.CollectionOptions{MapReplacements: others}
 	if pinDir != "" {
 		opts.Maps.PinPath = pinDir
-		for _, name := range persistent {
-			only.Maps[name].Pinning = ebpf.PinByName
+		for _, m := range only.Maps {
+			if slices.Contains(persistent, m.Name) {
+				m.Pinning = ebpf.PinByName
+			}
 		}
 	}
 	c, err := ebpf.NewCollectionWithOptions(only, opts)

@@ -152,10 +152,15 @@ func uringDials(abstract string, polled bool) error {
 	return uring.ConnectUnix(fd, abstract, polled)
 }
 
-// ownSockets is what everybody may go on making.
+// ownSockets is what everybody may go on making, and looking at.
 func ownSockets(prey) error {
+	for _, path := range []string{"/proc/self/net/dev", "/proc/self/net/route", "/proc/self/net/sockstat"} {
+		if err := opens(path, os.O_RDONLY); err != nil {
+			return err
+		}
+	}
 	for _, s := range [][3]int{{unix.AF_UNIX, unix.SOCK_SEQPACKET, 0}, {unix.AF_NETLINK, unix.SOCK_RAW, unix.NETLINK_ROUTE},
-		{unix.AF_NETLINK, unix.SOCK_RAW, unix.NETLINK_SOCK_DIAG}, {unix.AF_ALG, unix.SOCK_SEQPACKET, 0}} {
+		{unix.AF_ALG, unix.SOCK_SEQPACKET, 0}} {
 		if err := makes(s[0], s[1], s[2]); err != nil {
 			return fmt.Errorf("socket %v: %w", s, err)
 		}
@@ -202,6 +207,10 @@ var besiege = map[string]func(prey) error{
 		}
 		return os.Rename(at+"_moved", at)
 	},
+	"lists: TCP":         func(prey) error { return opens("/proc/self/net/tcp", os.O_RDONLY) },
+	"lists: unix":        func(prey) error { return opens("/proc/self/net/unix", os.O_RDONLY) },
+	"lists: another's":   func(prey) error { return opens("/proc/1/net/udp", os.O_RDONLY) },
+	"lists: ss":          func(prey) error { return makes(unix.AF_NETLINK, unix.SOCK_RAW, unix.NETLINK_SOCK_DIAG) },
 	"cgroup: leave":      func(p prey) error { return os.WriteFile(p.Cgroup, []byte("0"), 0) },
 	"socket: vsock":      func(prey) error { return makes(unix.AF_VSOCK, unix.SOCK_STREAM, 0) },
 	"socket: SMC":        func(prey) error { return makes(43 /* AF_SMC */, unix.SOCK_STREAM, 0) },

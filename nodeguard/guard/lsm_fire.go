@@ -40,7 +40,7 @@ func (l *lsm) fire(h hook) error {
 		tid = os.Getpid() // it is a child that acts
 	}
 	zero := uint32(0)
-	probe := l.maps[bpf.LsmMapLsmProbe]
+	probe := l.maps[probeSection]
 	if err := probe.Put(zero, bpf.LsmXosProbe{Hook: uint32(h.id), Tid: uint32(tid)}); err != nil {
 		return xos.Errorf(xos.Internal, "arming the probe: %w", err)
 	}

@@ -35,7 +35,7 @@ var hooks = []hook{
 	{bpf.LsmXosHookXOS_TASK_MOVEMEMORY, "task_movememory", "scheduling", simple(moveInit), "move_pages, migrate_pages", false},
 	{bpf.LsmXosHookXOS_TASK_GETSID, "task_getsid", "scheduling", simple(getSID), "getsid", false},
 	{bpf.LsmXosHookXOS_TASK_GETPGID, "task_getpgid", "scheduling", simple(getPGID), "getpgid", false},
-	{bpf.LsmXosHookXOS_FILE_OPEN, "file_open", "files", simple(openNull), "opening a file, the guard's pins and the machine's cgroups among them", false},
+	{bpf.LsmXosHookXOS_FILE_OPEN, "file_open", "files", simple(openNull), "opening a file, the guard's pins, the machine's cgroups and lists of sockets among them", false},
 	{bpf.LsmXosHookXOS_INODE_PERMISSION, "inode_permission", "files", simple(accessRoot), "looking up, linking, watching, and entering a cgroup by clone3", false},
 	{bpf.LsmXosHookXOS_INODE_GETATTR, "inode_getattr", "files", simple(statRoot), "stat", false},
 	{bpf.LsmXosHookXOS_FILE_RECEIVE, "file_receive", "files", receive, "being handed a descriptor (SCM_RIGHTS, pidfd_getfd)", false},
@@ -53,7 +53,7 @@ var hooks = []hook{
 	{bpf.LsmXosHookXOS_INODE_UNLINK, "inode_unlink", "guard", unlink, "removing a pin of the guard's", false},
 	{bpf.LsmXosHookXOS_INODE_RMDIR, "inode_rmdir", "guard", rmdir, "removing a directory of pins", false},
 	{bpf.LsmXosHookXOS_INODE_RENAME, "inode_rename", "guard", rename, "moving a pin", false},
-	{bpf.LsmXosHookXOS_SOCKET_CREATE, "socket_create", "sockets", simple(newSocket), "making a socket of a kind that nothing else judges (vsock, SMC, netlink between processes)", false},
+	{bpf.LsmXosHookXOS_SOCKET_CREATE, "socket_create", "sockets", simple(newSocket), "making a socket of a kind that nothing else judges (vsock, SMC, netlink between processes), or that lists all", false},
 }
 
 // aims are what the hooks are told by, in the order of their first ones.

@@ -1,11 +1,16 @@
 package guard_test
 
 import (
+	"encoding/json"
 	"maps"
 	"os"
 	"slices"
+	"syscall"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
+	"github.com/xtreemos/xos"
 	"github.com/xtreemos/xos/nodeguard/isolation"
 )
 
@@ -41,6 +46,53 @@ func TestRootLSMShares(t *testing.T) {
 		if failed[name] == "" {
 			t.Errorf("physics alone shares everything: %s works", name)
 		}
+	}
+}
+
+// TestRootLSMListsSockets: a site may let VOs' processes see the machine's sockets,
+// and a VO still forbids that to its own. In a network namespace of its own a process
+// sees what is there, and not the machine's.
+func TestRootLSMListsSockets(t *testing.T) {
+	s, have := needLSM(t)
+	if !have {
+		return
+	}
+	s.people(t)
+	lists := []string{"lists: TCP", "lists: unix", "lists: ss"}
+	sees := func(uid uint32, vo xos.VOName, yes bool, why string) {
+		t.Helper()
+		failed := s.hunt(t, vo, uid, prey{})
+		for _, name := range append(lists, "lists: another's") {
+			if (failed[name] == "") != yes {
+				t.Errorf("%s: %s in %s: %q", why, name, vo, failed[name])
+			}
+		}
+	}
+	sees(alice, "physics", false, "nothing is permitted")
+	permits := isolation.Site{Permit: []isolation.Restriction{isolation.SocketLists}}
+	s.isolate(t, permits, isolation.VO{Name: "physics", Policy: isolation.Policy{Forbid: []isolation.Restriction{isolation.SocketLists}}})
+	sees(carol, "chemistry", true, "the site permits it")
+	sees(alice, "physics", false, "her VO forbids it")
+	s.isolate(t, isolation.Site{})
+	sees(carol, "chemistry", false, "the site permits nothing any more")
+
+	own := s.job(t, "chemistry", carol, "hunt", "{}", "-")
+	own.SysProcAttr.Cloneflags = unix.CLONE_NEWUSER | unix.CLONE_NEWNET
+	own.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: int(carol), Size: 1}}
+	own.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: int(carol), Size: 1}}
+	own.SysProcAttr.Credential = &syscall.Credential{Uid: 0, Gid: 0, NoSetGroups: true}
+	out, err := own.Output()
+	var failed map[string]string
+	if err != nil || json.Unmarshal(out, &failed) != nil {
+		t.Fatalf("in a network namespace: %v\n%s", err, out)
+	}
+	for _, name := range lists {
+		if failed[name] != "" {
+			t.Errorf("in a network namespace of her own, %s: %s", name, failed[name])
+		}
+	}
+	if failed["lists: another's"] == "" {
+		t.Error("from a network namespace of her own she sees the machine's sockets")
 	}
 }
 

@@ -232,7 +232,7 @@ func TestRootPoliciesAreExplained(t *testing.T) {
 	if d := cmp.Diff(want, lines(p)); d != "" || p.Vo != "physics" || p.SetBy != string(isolation.FromVO) {
 		t.Errorf("%+v\n%s", p, d)
 	}
-	if !slices.Equal(p.Forbidden, []string{"perf"}) || !slices.Equal(p.Devices, []string{"gpu"}) {
+	if !slices.Equal(p.Forbidden, []string{"perf", "socket_lists"}) || !slices.Equal(p.Devices, []string{"gpu"}) {
 		t.Errorf("forbidden %q, devices %q", p.Forbidden, p.Devices)
 	}
 	if status, err := s.GuardStatus(as(carol), connect.NewRequest(&xosv1.GuardStatusRequest{})); err != nil || len(status.Msg.Policies) != 0 {

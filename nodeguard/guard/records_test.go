@@ -189,6 +189,64 @@ func TestWtmpIsRotated(t *testing.T) {
 	}
 }
 
+// TestWtmpIsToldOnce: whoever adds a VO's logins dies before it has noted that, or
+// anywhere while it writes; its successor has each once in the machine's wtmp.
+func TestWtmpIsToldOnce(t *testing.T) {
+	var mine []record
+	for i := range int64(4) {
+		mine = append(mine, loginRecord(userProcess, 1, "pts/1", "alice@physics", i))
+	}
+	local := loginRecord(userProcess, 1, "pts/9", "local", 1)
+	whole := func(parts ...record) string { return string(slices.Concat(parts...)) }
+	for _, others := range []bool{false, true} {
+		for cut := 0; cut <= 2*recordSize; cut += 64 {
+			l := stageLedgers(t)
+			machine, own := l.machine[1], filepath.Join(l.own, "physics.wtmp")
+			tell := func() error { return l.tellMachine("physics.wtmp") }
+			write(t, machine, local)
+			write(t, own, mine[0])
+			if err := tell(); err != nil {
+				t.Fatal(err)
+			}
+			write(t, own, mine[:3]...)
+			if err := os.Mkdir(own+".at.new", 0o700); err != nil { // so that it is not noted
+				t.Fatal(err)
+			}
+			if err := tell(); err == nil {
+				t.Fatal("this test is about what is not noted")
+			}
+			if err := os.Remove(own + ".at.new"); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.Truncate(machine, int64(2*recordSize+cut)); err != nil {
+				t.Fatal(err)
+			}
+			want := whole(append([]record{local}, mine...)...)
+			if others && cut%recordSize == 0 { // they write whole records meanwhile
+				data, err := os.ReadFile(machine)
+				if err != nil {
+					t.Fatal(err)
+				}
+				write(t, machine, data, local)
+				want = whole(append([]record{data, local}, mine[1+cut/recordSize:]...)...)
+			}
+			write(t, own, mine...)
+			for range 3 {
+				if err := tell(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			got, err := os.ReadFile(machine)
+			if err != nil || string(got) != want {
+				t.Errorf("after %d bytes, others wrote %v:\n%s", cut, others, listed(t, machine))
+			}
+			if _, err := os.Stat(own + ".doing"); err == nil {
+				t.Error("what was done is left")
+			}
+		}
+	}
+}
+
 // TestSessionsOfAVO: a VO's users see its users' sessions, nobody else's, and
 // what they are to see of them.
 func TestSessionsOfAVO(t *testing.T) {

@@ -49,11 +49,12 @@ func (g *Guard) Arrive(a xos.Account, uid uint32) error {
 		return xos.Errorf(xos.Internal, "counting processors: %w", err)
 	}
 	who := bpf.AccountXosWho{Kind: uint32(bpf.AccountXosKindXOS_OF_USER), Id: uint64(uid)}
-	g.meter.mu.Lock()
-	defer g.meter.mu.Unlock()
-	if err := g.meter.used.Put(who, make([]bpf.AccountXosUsed, n)); err != nil {
+	none := make([]bpf.AccountXosUsed, n)
+	if err := enter(func() error { return g.meter.used.Put(who, none) }); err != nil {
 		return xos.Errorf(xos.Unavailable, "beginning anew to count what %s uses: %w", a, err)
 	}
+	g.meter.mu.Lock()
+	defer g.meter.mu.Unlock()
 	return g.meter.places.empty(who)
 }
 

@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"os"
 	"runtime"
-	"strconv"
 	"strings"
 	"time"
 
@@ -123,79 +122,6 @@ func addUtmp(own, machine string) error {
 		}
 	}
 	return nil
-}
-
-// maxWtmp is how large a VO's wtmp gets before it is begun anew.
-const maxWtmp = 1 << 20
-
-// addWtmp adds to the machine's wtmp what has come to a VO's since it was added
-// last. How far that is is in a file beside it: after a death between the two a
-// login is on record twice, and none is missing.
-func addWtmp(own, machine string) error {
-	data, err := os.ReadFile(own)
-	if err != nil {
-		return ignoreMissing(err)
-	}
-	data = data[:len(data)/recordSize*recordSize]
-	mark := own + ".at"
-	from := 0
-	if text, err := os.ReadFile(mark); err == nil {
-		from, _ = strconv.Atoi(strings.TrimSpace(string(text)))
-	}
-	if from < 0 || from > len(data) || from%recordSize != 0 { // made anew
-		from = 0
-	}
-	if from == len(data) {
-		return nil
-	}
-	if err := appendRecords(machine, data[from:]); err != nil {
-		return ignoreMissing(err) // nobody keeps one here
-	}
-	told := len(data)
-	var failed error
-	if told >= maxWtmp {
-		var empty bool
-		if empty, failed = rotate(own, int64(told)); empty {
-			told = 0
-		}
-	}
-	temp := mark + ".new"
-	if err := os.WriteFile(temp, []byte(strconv.Itoa(told)+"\n"), 0o600); err != nil {
-		return errors.Join(failed, err)
-	}
-	return errors.Join(failed, os.Rename(temp, mark))
-}
-
-// appendRecords adds all of them or none.
-func appendRecords(path string, data []byte) error {
-	f, err := locked(path, os.O_APPEND)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	st, err := f.Stat()
-	if err != nil {
-		return err
-	}
-	if _, err := f.Write(data); err != nil {
-		return errors.Join(err, f.Truncate(st.Size()))
-	}
-	return nil
-}
-
-// rotate empties a file that nothing was added to since it had this size: it is
-// in memory, and the machine's has all of it.
-func rotate(path string, size int64) (empty bool, err error) {
-	f, err := locked(path, 0)
-	if err != nil {
-		return false, err
-	}
-	defer f.Close()
-	if st, err := f.Stat(); err != nil || st.Size() != size {
-		return false, err
-	}
-	err = f.Truncate(0)
-	return err == nil, err
 }
 
 func ignoreMissing(err error) error {

@@ -39,7 +39,7 @@ const MaxEntries = 1 << 20
 // Compile turns policies into a table, with entries for those VOs only that
 // chose something. number gives a VO's.
 func (s Site) Compile(vos []VO, number func(xos.VOName) (uint32, error)) (Table, error) {
-	t := Table{Default: Entry{Forbid: bits(s.Forbid)}, VOs: map[uint32]Entry{}, Pairs: map[[2]uint32]Pair{}}
+	t := Table{Default: Entry{Forbid: bits(s.Forbidden(VO{}))}, VOs: map[uint32]Entry{}, Pairs: map[[2]uint32]Pair{}}
 	permitted := mask(s.Share)
 	byName, numbers := make(map[xos.VOName]VO, len(vos)), map[xos.VOName]uint32{}
 	asked := number

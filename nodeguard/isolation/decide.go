@@ -38,7 +38,13 @@ func (s Site) Decide(a, b VO, aim Aim, now time.Time) Ruling {
 
 // Forbidden says what a VO's processes may not do here.
 func (s Site) Forbidden(vo VO) []Restriction {
-	return sorted(append(slices.Clone(s.Forbid), vo.Policy.Forbid...))
+	list := append(slices.Clone(s.Forbid), vo.Policy.Forbid...)
+	for _, r := range Liftable {
+		if !slices.Contains(s.Permit, r) {
+			list = append(list, r)
+		}
+	}
+	return sorted(list)
 }
 
 // Granted gives the classes of devices that a VO has here.

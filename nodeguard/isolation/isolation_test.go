@@ -3,6 +3,7 @@ package isolation_test
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -40,6 +41,7 @@ func TestParseSite(t *testing.T) {
 	got, err := isolation.ParseSite([]byte(`
 share = ["network", "sockets"]
 forbid = ["user_namespaces"]
+permit = ["socket_lists"]
 [devices]
 gpu = ["/dev/nvidia*", "/dev/dri/renderD128"]
 [vo.physics.share]
@@ -48,7 +50,7 @@ network = ["chemistry"]
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := isolation.Site{Share: []isolation.Aim{"network", "sockets"}, Forbid: []isolation.Restriction{"user_namespaces"},
+	want := isolation.Site{Share: []isolation.Aim{"network", "sockets"}, Forbid: []isolation.Restriction{"user_namespaces"}, Permit: []isolation.Restriction{"socket_lists"},
 		Devices: map[isolation.Class][]string{"gpu": {"/dev/dri/renderD128", "/dev/nvidia*"}},
 		VOs:     map[xos.VOName]isolation.Policy{"physics": {Share: map[isolation.Aim][]xos.VOName{"network": {"chemistry"}}}}}
 	if d := cmp.Diff(want, got); d != "" {
@@ -84,6 +86,8 @@ func TestMistakes(t *testing.T) {
 		{vo, "[share]\nnetwork = [" + many + "]", []string{"line 2: share.network: 65 VOs, at most 64"}},
 		{vo, strings.Repeat("#", isolation.MaxText+1), []string{"at most 16384"}},
 		{site, "share = [\"kernel\"]", []string{"line 1", "nothing that can be shared"}},
+		{site, "\npermit = [\"perf\"]", []string{"line 2", "nothing that a site has to permit", "socket_lists"}},
+		{vo, "permit = [\"socket_lists\"]", []string{"line 1", "permit"}},
 		{site, "[devices]\ngpu = [\"/etc/passwd\"]", []string{"line 2", "no path below /dev"}},
 		{site, "[devices]\ngpu = [\"/dev/../etc/passwd\"]", []string{"line 2"}},
 		{site, "[devices]\ngpu = [\"/dev/[\"]", []string{"line 2"}},
@@ -123,6 +127,42 @@ func TestTake(t *testing.T) {
 		}
 		if d := cmp.Diff(tc.want, got.Policy); d != "" {
 			t.Errorf("%s %q: %s", tc.vo, tc.text, d)
+		}
+	}
+}
+
+// TestForbidden: what a site has to permit is forbidden else, to a VO without a
+// policy too; and a VO may forbid itself what the site permits.
+func TestForbidden(t *testing.T) {
+	strict, lenient := isolation.Site{Forbid: []isolation.Restriction{"perf"}}, isolation.Site{Permit: []isolation.Restriction{"socket_lists"}}
+	none := isolation.VO{Name: "physics"}
+	own := isolation.VO{Name: "physics", Policy: isolation.Policy{Forbid: []isolation.Restriction{"socket_lists", "setuid"}}}
+	for i, tc := range []struct {
+		site  isolation.Site
+		vo    isolation.VO
+		want  []isolation.Restriction
+		entry bool // it differs from what others have
+	}{
+		{isolation.Site{}, none, []isolation.Restriction{"socket_lists"}, false},
+		{strict, none, []isolation.Restriction{"perf", "socket_lists"}, false},
+		{strict, own, []isolation.Restriction{"perf", "setuid", "socket_lists"}, true},
+		{lenient, none, nil, false},
+		{lenient, own, []isolation.Restriction{"setuid", "socket_lists"}, true},
+	} {
+		if d := cmp.Diff(tc.want, tc.site.Forbidden(tc.vo)); d != "" {
+			t.Errorf("%d: %s", i, d)
+		}
+		var bits uint32
+		for _, r := range tc.want {
+			bits |= 1 << slices.Index(isolation.Restrictions, r)
+		}
+		table, err := tc.site.Compile([]isolation.VO{tc.vo}, func(xos.VOName) (uint32, error) { return 7, nil })
+		if err != nil {
+			t.Fatal(err)
+		}
+		e, ok := table.VOs[7]
+		if ok != tc.entry || ok && e.Forbid != bits || !ok && table.Default.Forbid != bits {
+			t.Errorf("%d: compiled to %+v, want bits %b", i, table, bits)
 		}
 	}
 }

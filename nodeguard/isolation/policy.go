@@ -56,7 +56,15 @@ var Restrictions = []Restriction{
 	"user_namespaces", // making a user namespace
 	"setuid",          // executing a program with a set-user-ID or set-group-ID bit
 	"own_programs",    // executing a file that is not root's, memory and deleted files among them
+	SocketLists,       // reading whose each socket of the machine is, and whom it speaks to
 }
+
+// SocketLists is forbidden to all VOs unless the site permits it: the kernel lists
+// all sockets or none.
+const SocketLists Restriction = "socket_lists"
+
+// Liftable are the restrictions that hold unless a site permits otherwise.
+var Liftable = []Restriction{SocketLists}
 
 // Any, in a list of VOs, names all others.
 const Any xos.VOName = "*"
@@ -100,8 +108,10 @@ func (p Policy) names(vo xos.VOName, aim Aim) bool {
 type Site struct {
 	// Share are the aims that VOs may share here.
 	Share []Aim
-	// Forbid is forbidden to all VOs here.
+	// Forbid is forbidden to all VOs here, and what is Liftable but not in Permit.
 	Forbid []Restriction
+	// Permit has what is Liftable and not forbidden here.
+	Permit []Restriction
 	// Devices has the paths of each class.
 	Devices map[Class][]string
 	// VOs have the policies of VOs whose administrators have set none.

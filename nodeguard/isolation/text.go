@@ -56,6 +56,7 @@ func (s shares) lists() [][]word[peer] {
 type siteDocument struct {
 	Share   []word[permitted]         `toml:"share"`
 	Forbid  []word[restriction]       `toml:"forbid"`
+	Permit  []word[liftable]          `toml:"permit"`
 	Devices map[string][]word[device] `toml:"devices"`
 	VO      map[string]document       `toml:"vo"`
 }
@@ -77,6 +78,7 @@ type (
 	peer        struct{} // a VO's name, or "*"
 	permitted   struct{} // an aim, or "*"
 	restriction struct{}
+	liftable    struct{}
 	class       struct{}
 	device      struct{} // a path below /dev, or a pattern of paths
 	amount      struct{} // "1.5", "16G" or "75%"; what it comes to is a machine's business
@@ -99,6 +101,13 @@ func (permitted) check(text string) error {
 func (restriction) check(text string) error {
 	if !slices.Contains(Restrictions, Restriction(text)) {
 		return fmt.Errorf("%.40q is nothing that can be forbidden: want %s", text, list(Restrictions))
+	}
+	return nil
+}
+
+func (liftable) check(text string) error {
+	if !slices.Contains(Liftable, Restriction(text)) {
+		return fmt.Errorf("%.40q is nothing that a site has to permit: want %s", text, list(Liftable))
 	}
 	return nil
 }
@@ -141,7 +150,7 @@ func ParseSite(text []byte) (Site, error) {
 	if err := decode(text, &d); err != nil {
 		return Site{}, err
 	}
-	s := Site{Share: set[Aim](d.Share), Forbid: set[Restriction](d.Forbid)}
+	s := Site{Share: set[Aim](d.Share), Forbid: set[Restriction](d.Forbid), Permit: set[Restriction](d.Permit)}
 	if slices.Contains(s.Share, "*") {
 		s.Share = slices.Clone(Aims)
 	}

@@ -97,6 +97,7 @@ type Map struct {
 	dropped dropped // when reservations were last dropped, by bucket
 	local   local
 	stamp   string
+	full    bool // no id is left: none has been given back since one was looked for
 }
 
 // key names the holder of an id: users and groups apart.
@@ -201,6 +202,7 @@ func (m *Map) take(r record) {
 			}
 		}
 		delete(m.owner, r.ID)
+		m.full = false
 		m.spent[r.ID] = r
 		return
 	}

@@ -272,6 +272,7 @@ func (m *Map) reserve(a xos.Account) (*reservation, error) {
 func (m *Map) drop(r *reservation) {
 	m.held.remove(r)
 	delete(m.owner, r.id)
+	m.full = false
 	m.untell(r.account)
 }
 
@@ -293,7 +294,7 @@ func (m *Map) slot(key string, names ...string) (uint32, error) {
 		if err != nil {
 			return 0, err
 		}
-		m.local, m.stamp = l, s
+		m.local, m.stamp, m.full = l, s, false
 	}
 	for _, name := range names {
 		if m.local.names[name] {
@@ -301,6 +302,9 @@ func (m *Map) slot(key string, names ...string) (uint32, error) {
 		}
 	}
 	span := uint64(m.cfg.Last) - uint64(m.cfg.First) + 1
+	if m.full {
+		return 0, allGiven(span)
+	}
 	start := m.preferred(key, span)
 	for i := uint64(0); i < span; i++ {
 		id := m.cfg.First + uint32((start+i)%span)
@@ -318,7 +322,13 @@ func (m *Map) slot(key string, names ...string) (uint32, error) {
 	if id, ok := m.longestFree(); ok {
 		return id, nil
 	}
-	return 0, xos.Errorf(xos.TooLarge, "all %d ids for grid accounts are given away", span)
+	m.full = true
+	return 0, allGiven(span)
+}
+
+func allGiven(span uint64) error {
+	return xos.Errorf(xos.TooLarge, "all %d ids for grid accounts are given away", span).
+		WithHint("root makes room when nothing is left of former users: xos uid sweep")
 }
 
 func (m *Map) hash(key string) uint64 {

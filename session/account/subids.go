@@ -196,6 +196,7 @@ func (m *Map) noteRange(r record) {
 	}
 	if old.ID == r.ID && old.Sub != 0 {
 		delete(m.ranges, old.Sub)
+		m.full = false
 	}
 	if r.Sub != 0 {
 		m.ranges[r.Sub] = r.ID

@@ -14,24 +14,37 @@ import (
 	"github.com/xtreemos/xos/vom"
 )
 
+// began tells that somebody comes, while her session is being furnished; what it
+// gives waits until that is written down.
+func (s *Service) began(l *login) (written func()) {
+	if s.Stays == nil {
+		return func() {}
+	}
+	done := make(chan struct{})
+	go func() { defer close(done); s.Stays.Began(l.Session) }()
+	return func() { <-done }
+}
+
+// ended tells that somebody of whom began has told has left.
+func (s *Service) ended(l *login) {
+	if s.Stays != nil {
+		s.Stays.Ended(l.Session)
+	}
+}
+
 // begin makes a session exist: recorded, found, and ended with its process.
-func (s *Service) begin(l *login) error {
+func (s *Service) begin(p *person, l *login) error {
 	if err := writeRecord(s.sessionPath(l.ID), l); err != nil {
 		return err
-	}
-	if s.Stays != nil {
-		s.Stays.Began(l.Session)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.ctx.Err() != nil {
 		os.Remove(s.sessionPath(l.ID))
-		if s.Stays != nil {
-			s.Stays.Ended(l.Session)
-		}
 		return xos.Errorf(xos.Unavailable, "the session service is restarting").WithHint("log in again")
 	}
 	s.sessions[l.ID] = l
+	p.count(l, 1)
 	s.work.Go(func() { s.watch(l) })
 	return nil
 }
@@ -128,13 +141,17 @@ func (s *Service) end(l *login, why string) {
 	}
 	delete(s.sessions, l.ID)
 	p := s.people[l.Identity.Account]
+	if p != nil {
+		p.count(l, -1)
+	}
 	s.mu.Unlock()
+	if p != nil {
+		s.vouch(p)
+	}
 	if err := os.Remove(s.sessionPath(l.ID)); err != nil && !errors.Is(err, os.ErrNotExist) {
 		s.Log.Error("removing a session's record", "session", l.ID, "error", err)
 	}
-	if s.Stays != nil {
-		s.Stays.Ended(l.Session)
-	}
+	s.ended(l)
 	s.Log.Info("session ended", "session", l.ID, "account", l.Identity.Account, "why", why)
 	if p != nil {
 		s.done(p)

@@ -257,4 +257,5 @@ func (s *stage) explained(t *testing.T, id xos.SessionID, serial string, uid, ot
 // forgetful keeps nothing, so that a flood costs no disk.
 type forgetful struct{ service.Auditor }
 
-func (forgetful) Append(context.Context, audit.Record) error { return nil }
+func (forgetful) Append(context.Context, audit.Record) error       { return nil }
+func (forgetful) Note(context.Context, audit.Record) (bool, error) { return true, nil }

@@ -63,6 +63,12 @@ func (s *Service) sweep() {
 	for _, l := range s.sessions {
 		open = append(open, l)
 	}
+	var known []*person
+	for _, p := range s.people {
+		if p.viaSSH > 0 || p.vouched {
+			known = append(known, p)
+		}
+	}
 	s.mu.Unlock()
 	for _, p := range people {
 		if _, _, _, todo := s.due(p); !todo {
@@ -95,6 +101,9 @@ func (s *Service) sweep() {
 			}
 			s.end(l, why.Error())
 		}
+	}
+	for _, p := range known { // last: who must go is refused by PAMOpen, too
+		s.vouch(p)
 	}
 }
 

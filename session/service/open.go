@@ -26,17 +26,28 @@ const patience = 12 * time.Second
 // its own, but one of somebody who has logged in.
 const userManager = "systemd-user"
 
+// sshd is OpenSSH's PAM service.
+const sshd = "sshd"
+
 // PAMAccount implements wire.Handler.
 func (s *Service) PAMAccount(ctx context.Context, p wire.Peer, r wire.PAMRequest) (string, error) {
+	v := visitor{peer: p, host: r.RemoteHost}
 	if !s.serves(r.Account.VO) {
-		return "", s.refused(ctx, r.Account, "", s.notServed(r.Account.VO))
+		return "", s.refused(ctx, v, r.Account, "", s.notServed(r.Account.VO))
 	}
 	if !s.Accounts.Known(r.Account) {
 		return "", xos.Errorf(xos.Unavailable, "no uid is reserved for %s", r.Account).WithHint("log in again")
 	}
 	if proc, err := processOf(p); err == nil {
 		if other, ok := s.another(proc, r.Account); ok {
-			return "", s.refused(ctx, r.Account, "", impostor(other, r.Account))
+			return "", s.refused(ctx, v, r.Account, "", impostor(other, r.Account))
+		}
+	}
+	// Where sshd did not ask before, this is where it can still tell her no.
+	if who, yes := s.vouched(r.Account); yes && r.Service == sshd {
+		if err := s.admits(ctx, who); err != nil {
+			v.known = true // sshd has authenticated her
+			return "", s.refused(ctx, v, r.Account, "", err)
 		}
 	}
 	return "", nil
@@ -56,7 +67,7 @@ func (s *Service) PAMOpen(ctx context.Context, p wire.Peer, r wire.PAMOpenReques
 				s.Log.Error("a refused login process was not ended", "pid", p.PID, "account", r.Account, "error", err)
 			}
 		}
-		if r.Service == "sshd" {
+		if r.Service == sshd {
 			end()
 			return
 		}
@@ -66,26 +77,27 @@ func (s *Service) PAMOpen(ctx context.Context, p wire.Peer, r wire.PAMOpenReques
 	if err != nil {
 		return reply, err
 	}
-	a := r.Account
+	a, v := r.Account, visitor{peer: p, host: r.RemoteHost}
 	if !s.serves(a.VO) {
-		return reply, s.refused(ctx, a, "", s.notServed(a.VO))
+		return reply, s.refused(ctx, v, a, "", s.notServed(a.VO))
 	}
 	who, shown, how, err := s.evidence(r, proc)
 	if err != nil {
-		return reply, s.refused(ctx, a, who.Serial, err)
+		return reply, s.refused(ctx, v, a, who.Serial, err)
 	}
+	v.known = true
 	d := s.Policy.Decide(ctx, who, vom.ActionLogin, s.cfg.Node)
 	if !d.Allow {
-		return reply, s.refused(ctx, a, who.Serial, forbidden(a, d))
+		return reply, s.refused(ctx, v, a, who.Serial, forbidden(a, d))
 	}
 	if s.frozen(a) {
 		// Its processes would be made in what is frozen, and hang.
 		s.Changed(vom.Bundle{})
-		return reply, s.refused(ctx, a, who.Serial, xos.Errorf(xos.Unavailable, "what %s runs on %s is still frozen", a, s.cfg.Node).WithHint("log in again in a few seconds"))
+		return reply, s.refused(ctx, v, a, who.Serial, xos.Errorf(xos.Unavailable, "what %s runs on %s is still frozen", a, s.cfg.Node).WithHint("log in again in a few seconds"))
 	}
 	uid, err := s.Accounts.Commit(ctx, a, proc)
 	if err != nil {
-		return reply, s.refused(ctx, a, who.Serial, marked(vom.RuleUID, err))
+		return reply, s.refused(ctx, v, a, who.Serial, marked(vom.RuleUID, err))
 	}
 	s.provide(ctx, a)
 	id := newSessionID()
@@ -96,12 +108,18 @@ func (s *Service) PAMOpen(ctx context.Context, p wire.Peer, r wire.PAMOpenReques
 		return reply, xos.Errorf(xos.Unavailable, "%s cannot record its decisions", s.cfg.Node)
 	}
 	person, err := s.settle(ctx, who, uid, shown)
-	if err != nil {
-		return reply, err
+	if err != nil { // for lack of a label, say
+		return reply, s.refused(ctx, v, a, who.Serial, marked(vom.RuleUID, err))
 	}
+	l := &login{Process: proc, Service: r.Service, Session: session.Session{ID: id, Identity: who, Mapping: s.mapping(person),
+		LoginPID: p.PID, From: r.RemoteHost, TTY: r.TTY, Opened: s.Now()}}
+	// It is on record as a login, and so it counts as one, whatever comes of it.
+	counted := s.began(l)
 	opened := false
 	defer func() {
 		if !opened {
+			counted()
+			s.ended(l)
 			s.done(person)
 		}
 	}()
@@ -115,9 +133,8 @@ func (s *Service) PAMOpen(ctx context.Context, p wire.Peer, r wire.PAMOpenReques
 	if reply.Namespace, err = s.namespace(ctx, a.VO); err != nil {
 		return reply, err
 	}
-	l := &login{Process: proc, Service: r.Service, Session: session.Session{ID: id, Identity: who, Mapping: s.mapping(person),
-		LoginPID: p.PID, From: r.RemoteHost, TTY: r.TTY, Opened: s.Now()}}
-	if err := s.begin(l); err != nil {
+	counted()
+	if err := s.begin(person, l); err != nil {
 		return reply, err
 	}
 	opened = true
@@ -131,8 +148,9 @@ func (s *Service) PAMOpen(ctx context.Context, p wire.Peer, r wire.PAMOpenReques
 	// sweep to see the session.
 	if err := s.standing(who); err != nil {
 		s.end(l, "refused")
-		return reply, s.refused(ctx, a, who.Serial, err)
+		return reply, s.refused(ctx, v, a, who.Serial, err)
 	}
+	s.vouch(person)
 	s.Log.Info("session opened", "session", id, "account", a, "uid", uid, "pid", p.PID, "from", r.RemoteHost)
 	reply.Session = id
 	reply.Env = []string{"XOS_SESSION=" + string(id), "XOS_VO=" + string(a.VO), "XOS_NODE=" + string(s.cfg.Node)}

@@ -7,7 +7,6 @@ import (
 	"crypto/rand"
 	"crypto/x509"
 	"crypto/x509/pkix"
-	"strconv"
 	"time"
 	"unicode/utf8"
 
@@ -40,31 +39,33 @@ func (s *Service) PAMAuth(ctx context.Context, p wire.Peer, r wire.PAMAuthReques
 	if err != nil {
 		return err
 	}
-	a, from := r.Account, origin(p, r.PAMRequest)
+	v := visitor{peer: p, host: r.RemoteHost}
+	a, from := r.Account, "from "+v.origin(r.Account).Name
 	s.mu.Lock()
 	wait := s.tries.wait(a, from, s.Now())
 	s.mu.Unlock()
 	if wait > 0 {
-		return s.refused(ctx, a, "", xos.Errorf(xos.Unavailable, "too many wrong passwords").WithHint("try again in %v", wait.Truncate(time.Second)+time.Second))
+		return s.refused(ctx, v, a, "", xos.Errorf(xos.Unavailable, "too many wrong passwords").WithHint("try again in %v", wait.Truncate(time.Second)+time.Second))
 	}
 	who, shown, err := s.check(ctx, proc, r)
 	switch {
 	case err == nil:
 	case xos.Is(err, xos.Unavailable), xos.Is(err, xos.Internal):
-		return s.refused(ctx, a, "", err)
+		return s.refused(ctx, v, a, "", err)
 	default:
 		s.mu.Lock()
 		s.tries.wrong(a, from, s.Now())
 		s.mu.Unlock()
-		id := refusalID(s.refuse(ctx, a, "", marked(vom.RulePassword, err), true))
+		id := refusalID(s.refuse(ctx, v, a, "", marked(vom.RulePassword, err), true))
 		// One answer, so that nobody learns from it who exists.
 		return xos.Errorf(xos.Permission, "wrong user or password").WithHint("why: root, by xos explain login %s", id)
 	}
 	s.mu.Lock()
 	s.tries.right(a, from)
 	s.mu.Unlock()
+	v.known = true
 	if d := s.Policy.Decide(ctx, who, vom.ActionLogin, s.cfg.Node); !d.Allow {
-		return s.refused(ctx, a, who.Serial, forbidden(a, d))
+		return s.refused(ctx, v, a, who.Serial, forbidden(a, d))
 	}
 	by := [2]process.ID{proc, proc}
 	if parent, err := process.Parent(p.PID); err == nil {
@@ -78,19 +79,6 @@ func (s *Service) PAMAuth(ctx context.Context, p wire.Peer, r wire.PAMAuthReques
 	}
 	s.expect(who)
 	return nil
-}
-
-// origin is where a login comes from: the peer's address by the word of the
-// host program, or the local user who started that.
-func origin(p wire.Peer, r wire.PAMRequest) string {
-	if r.RemoteHost != "" {
-		return "host " + r.RemoteHost
-	}
-	uid, err := process.RealUser(p.PID)
-	if err != nil {
-		return "here"
-	}
-	return "uid " + strconv.FormatUint(uint64(uid), 10)
 }
 
 // check asks the core, and verifies its answer.

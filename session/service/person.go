@@ -32,10 +32,11 @@ type person struct {
 	shown  []byte
 	until  time.Time
 	groups []session.Group
-	// uses counts sessions and jobs; idle ends the wait for the next one.
-	uses int
-	idle *time.Timer
-	held *session.Credential
+	// uses counts sessions and jobs, viaSSH the open sessions that sshd asked for;
+	// idle ends the wait for the next one.
+	uses, viaSSH int
+	idle         *time.Timer
+	held         *session.Credential
 	delegation
 	// mounted is the volume at her home, as far as this process knows.
 	mounted xos.VolumeID
@@ -48,6 +49,8 @@ type person struct {
 	denied bool
 	// asking is set while it is seen whether her home answers.
 	asking bool
+	// vouched is set while sshd is told in advance that she may come.
+	vouched bool
 }
 
 // login is an open session, its login process, and what else it lasts as long
@@ -59,6 +62,13 @@ type login struct {
 	// Scope has the processes of the login, where logind knows of it. It makes it
 	// after the session was opened. Service.mu guards it.
 	Scope process.Scope
+}
+
+// count counts an open session of a person, or one less. Service.mu is held.
+func (p *person) count(l *login, n int) {
+	if l.Service == sshd {
+		p.viaSSH += n
+	}
 }
 
 // savedPerson is a person's record.
@@ -136,6 +146,7 @@ func (s *Service) adopt() error {
 		}
 		s.sessions[l.ID] = &l
 		p.uses++
+		p.count(&l, 1)
 		if s.Stays != nil {
 			s.Stays.Adopted(l.Session)
 		}

@@ -19,15 +19,17 @@ func (s *Service) Principals(ctx context.Context, p wire.Peer, r wire.Principals
 	if p.UID >= 1000 && p.UID != 65534 {
 		return "", xos.Errorf(xos.Permission, "only sshd may ask this")
 	}
+	v := visitor{peer: p, sshd: true}
 	if !s.serves(r.Account.VO) {
-		return "", s.refused(ctx, r.Account, "", s.notServed(r.Account.VO))
+		return "", s.refused(ctx, v, r.Account, "", s.notServed(r.Account.VO))
 	}
 	who, _, err := s.verify(r.Account, r.KeyType+" "+r.Key)
+	v.known = who.User != ""
 	if err != nil {
-		return "", s.refused(ctx, r.Account, who.Serial, err)
+		return "", s.refused(ctx, v, r.Account, who.Serial, err)
 	}
 	if d := s.Policy.Decide(ctx, who, vom.ActionLogin, s.cfg.Node); !d.Allow {
-		return "", s.refused(ctx, r.Account, who.Serial, forbidden(who.Account, d))
+		return "", s.refused(ctx, v, r.Account, who.Serial, forbidden(who.Account, d))
 	}
 	s.expect(who)
 	return r.Account.String(), nil

@@ -2,6 +2,7 @@ package service_test
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -313,6 +314,21 @@ func TestRootFreeUIDIsForgotten(t *testing.T) {
 	}
 	if e, _ := s.accounts.User(bob); !s.guard.labelled(e.ID) {
 		t.Error("bob has no label")
+	}
+	// The one after is told why, and so is root.
+	carla := xos.Account{User: "carla", VO: "physics"}
+	c, _ = s.ca.SSHUser(carla.String())
+	p, _, err := s.open(carla, c)
+	m := loginID.FindStringSubmatch(fmt.Sprint(err))
+	if !xos.Is(err, xos.Unavailable) || m == nil {
+		t.Fatalf("without a label: %v", err)
+	}
+	s.eventually("her login process is ended", func() bool { return dead(p) })
+	if ex, err := s.explain(0, "login", m[1]); err != nil || !strings.Contains(ex.Lines[0], "no room for a label") {
+		t.Errorf("root is told %v, %v", ex, err)
+	}
+	if denied, err := s.audit.Query(audit.Filter{Subject: carla.String(), Denied: true}); err != nil || len(denied) != 1 {
+		t.Errorf("on record: %v, %v", denied, err)
 	}
 }
 

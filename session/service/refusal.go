@@ -15,7 +15,8 @@ import (
 
 const (
 	maxLately = 4096 // refusals that are not written down again
-	maxKept   = 1024 // refusals that can be explained in full
+	maxKept   = 1024 // refusals that can be explained in full, and again of those without a line
+	maxOfOne  = 16   // of those without a line, of one origin
 	// again is for how long the same refusal is not written down a second
 	// time: sshd asks twice, and a stranger may ask for ever.
 	again = 2 * time.Second
@@ -35,16 +36,34 @@ type refusal struct {
 	rule    vom.Rule
 	// verdicts are what all rules said at the time.
 	verdicts []vom.Verdict
+	origin   audit.Origin
 }
 
-// refusals are the last ones. Older ones are in the audit log.
+// refusals are the last ones. Older ones that have a line are in the audit log; a
+// flood of such as have none drives out neither those nor other origins'.
 type refusals struct {
 	lately map[string]*refusal // by account and reason
-	kept   []*refusal          // a ring, next is the oldest
-	next   int
+	lines  ring
+	others ring
 }
 
-func (r *refusals) keep(x *refusal) {
+func (r *refusals) find(id string) *refusal {
+	for _, kept := range [][]*refusal{r.lines.kept, r.others.kept} {
+		for _, x := range kept {
+			if x.id == id {
+				return x
+			}
+		}
+	}
+	return nil
+}
+
+type ring struct {
+	kept []*refusal
+	next int // the oldest, once it is full
+}
+
+func (r *ring) keep(x *refusal) {
 	if len(r.kept) < maxKept {
 		r.kept = append(r.kept, x)
 		return
@@ -53,23 +72,32 @@ func (r *refusals) keep(x *refusal) {
 	r.next = (r.next + 1) % maxKept
 }
 
-func (r *refusals) find(id string) *refusal {
-	for _, x := range r.kept {
-		if x.id == id {
-			return x
+// keepFew is keep, but only so many of one origin.
+func (r *ring) keepFew(x *refusal) {
+	n, oldest := 0, 0
+	for i, old := range r.kept {
+		if old.origin != x.origin {
+			continue
+		}
+		if n++; n == 1 || old.at.Before(r.kept[oldest].at) {
+			oldest = i
 		}
 	}
-	return nil
+	if n >= maxOfOne {
+		r.kept[oldest] = x
+		return
+	}
+	r.keep(x)
 }
 
 // refused writes a refusal down under an id, and gives it back with the id.
-func (s *Service) refused(ctx context.Context, a xos.Account, serial string, why error) error {
-	return s.refuse(ctx, a, serial, why, false)
+func (s *Service) refused(ctx context.Context, v visitor, a xos.Account, serial string, why error) error {
+	return s.refuse(ctx, v, a, serial, why, false)
 }
 
 // refuse is refused; each is a refusal of its own where equal ids would tell
 // that two had one reason.
-func (s *Service) refuse(ctx context.Context, a xos.Account, serial string, why error, each bool) error {
+func (s *Service) refuse(ctx context.Context, v visitor, a xos.Account, serial string, why error, each bool) error {
 	key, now := a.String()+"\x00"+why.Error(), s.Now()
 	s.mu.Lock()
 	if last := s.refusals.lately[key]; last != nil && !each && now.Sub(last.at) < again {
@@ -84,20 +112,30 @@ func (s *Service) refuse(ctx context.Context, a xos.Account, serial string, why 
 	}
 	s.refusals.lately[key] = x
 	s.mu.Unlock()
-	x.verdicts = with(s.rules(ctx, a, nil), x.rule, why)
-	s.mu.Lock()
-	s.refusals.keep(x)
-	s.mu.Unlock()
-	s.Log.Info("login refused", "login", x.id, "account", a, "rule", x.rule, "error", why)
-	r := audit.Record{Actor: a.String(), Action: "login", Subject: a.String(), Reason: why.Error(), Detail: map[string]string{"login": x.id}}
+	x.verdicts, x.origin = with(s.rules(ctx, a, nil), x.rule, why), v.origin(a)
+	r := audit.Record{Actor: a.String(), Action: "login", Subject: a.String(), Reason: why.Error(), Origin: x.origin, Detail: map[string]string{"login": x.id}}
+	if from := v.from(); from != "" {
+		r.Detail["from"] = from
+	}
 	if x.rule != "" {
 		r.Detail["rule"] = string(x.rule)
 	}
 	if serial != "" {
 		r.Detail["serial"] = serial
 	}
-	if err := s.Audit.Append(ctx, r); err != nil {
+	line, err := s.Audit.Note(ctx, r)
+	if err != nil {
 		s.Log.Error("the audit log cannot be written", "error", err)
+	}
+	s.mu.Lock()
+	if line {
+		s.refusals.lines.keep(x)
+	} else {
+		s.refusals.others.keepFew(x)
+	}
+	s.mu.Unlock()
+	if line || err != nil {
+		s.Log.Info("login refused", "login", x.id, "account", a, "rule", x.rule, "error", why)
 	}
 	return numbered(why, x.id)
 }
@@ -174,7 +212,8 @@ func (s *Service) notServed(vo xos.VOName) error {
 }
 
 func unknownLogin(id string) error {
-	return xos.Errorf(xos.NotFound, "no login %.40q was refused here, or it is too long ago", id).WithHint("journalctl -u xos-node")
+	return xos.Errorf(xos.NotFound, "no login %.40q was refused here, or it is too long ago, or one of too many", id).
+		WithHint("as root: xos audit list --node --action %s", audit.ActionRefused)
 }
 
 // loginOf finds a refused login by its id: among the last ones, or for root in

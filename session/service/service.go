@@ -12,8 +12,9 @@
 //
 // person.work serialises what happens to one account's credential and home and
 // is held during calls to others; Service.mu guards all fields and is held for
-// short; publish orders the writing of snapshots. They are taken in the order
-// person.work, publish, Service.mu.
+// short; publish orders the writing of snapshots, vouching that of what sshd is
+// told in advance. They are taken in the order
+// person.work, publish, vouching, Service.mu.
 package service
 
 import (
@@ -68,6 +69,9 @@ type Certifier interface {
 // Auditor keeps decisions and finds them again.
 type Auditor interface {
 	Append(ctx context.Context, r audit.Record) error
+	// Note is Append, and says whether the record has a line: of refusals there
+	// may be too many.
+	Note(ctx context.Context, r audit.Record) (line bool, err error)
 	Query(f audit.Filter) ([]audit.Entry, error)
 }
 
@@ -114,6 +118,7 @@ type Service struct {
 	// bailiffs are those who carry a sentence out now, atOnce of them at most.
 	bailiffs chan struct{}
 	tending  sync.Mutex
+	vouching sync.Mutex
 
 	snaps *wire.Publisher // of what lookups may say
 	looks process.Looks   // at who runs
@@ -186,10 +191,14 @@ func New(cfg Config, deps Deps) (*Service, error) {
 }
 
 func (s *Service) makeDirectories() error {
+	// Who was let in by the rules of then is seen anew.
+	if err := os.RemoveAll(filepath.Join(s.cfg.Run, principalsDir)); err != nil {
+		return xos.Errorf(xos.Internal, "clearing what sshd was told: %w", err)
+	}
 	for _, dir := range []struct {
 		name string
 		mode os.FileMode
-	}{{"", 0o755}, {"nss", 0o755}, {"sessions", 0o700}, {"accounts", 0o700}, {"cred", 0o700}, {agentDir, 0o711}} {
+	}{{"", 0o755}, {"nss", 0o755}, {"sessions", 0o700}, {"accounts", 0o700}, {"cred", 0o700}, {agentDir, 0o711}, {principalsDir, 0o711}} {
 		path := filepath.Join(s.cfg.Run, dir.name)
 		if err := os.MkdirAll(path, dir.mode); err != nil {
 			return xos.Errorf(xos.Internal, "making %s: %w", path, err)

@@ -141,7 +141,7 @@ func (s *Service) judge(ctx context.Context, e account.Entry, r residue.Report, 
 	at, limited := s.Accounts.Due(e)
 	clean := r.Clean(e.ID)
 	due := limited && !s.Now().Before(at)
-	record := audit.Record{Actor: string(s.cfg.Node), Action: "uid.free", Subject: e.Name, VO: a.VO, User: a.User, Allowed: clean && due, Request: sweep,
+	record := audit.Record{Actor: string(s.cfg.Node), Action: "uid.free", Subject: e.Name, VO: a.VO, User: a.User, Allowed: clean && due, Admitted: true, Request: sweep,
 		Detail: map[string]string{"uid": strconv.FormatUint(uint64(e.ID), 10), "subids": strconv.FormatUint(uint64(e.Sub), 10), "looked": strings.Join(looked(r), "; "), "found": traces(r, e.ID), "used": used,
 			"when": r.Began.Format(time.RFC3339) + " to " + r.Ended.Format(time.RFC3339)}}
 	switch blind := r.Blind(); {

@@ -58,7 +58,7 @@ func Serve(ctx context.Context, l *net.UnixListener, h Handler, log *slog.Logger
 	}
 }
 
-// server counts connections. It holds mu only to count.
+// server counts connections and complaints. It holds mu only to count.
 type server struct {
 	h   Handler
 	log *slog.Logger
@@ -67,12 +67,38 @@ type server struct {
 	mu    sync.Mutex
 	all   int
 	users map[uint32]int
+	since time.Time
+	said  map[uint32]int // complaints of a user's processes since then
+}
+
+// Of what a user's processes do wrong there are so many lines a minute: any
+// process may come here as often as it likes.
+const (
+	complaints      = 10
+	complaintsEvery = time.Minute
+)
+
+// complain says what a client did wrong.
+func (s *server) complain(p Peer, what string, err error) {
+	s.mu.Lock()
+	if now := time.Now(); s.said == nil || now.Sub(s.since) >= complaintsEvery {
+		s.since, s.said = now, map[uint32]int{}
+	}
+	s.said[p.UID]++
+	n := s.said[p.UID]
+	s.mu.Unlock()
+	switch {
+	case n < complaints:
+		s.log.Warn(what, "uid", p.UID, "pid", p.PID, "err", err)
+	case n == complaints:
+		s.log.Warn(what+"; more of this uid are not told for a minute", "uid", p.UID, "pid", p.PID, "err", err)
+	}
 }
 
 func (s *server) accept(ctx context.Context, c *net.UnixConn) {
 	p, err := peerOf(c)
 	if err != nil || !s.enter(p.UID) {
-		s.log.Warn("connection refused", "uid", p.UID, "pid", p.PID, "err", err)
+		s.complain(p, "connection refused", err)
 		closePeer(p)
 		c.Close()
 		return
@@ -122,7 +148,7 @@ func (s *server) serve(ctx context.Context, c *net.UnixConn, p Peer) {
 	}
 	hd, err := parseHeader(head[:])
 	if err != nil || hd.status != 0 {
-		s.log.Warn("malformed request", "uid", p.UID, "pid", p.PID, "err", err)
+		s.complain(p, "malformed request", err)
 		return
 	}
 	body := make([]byte, hd.length)

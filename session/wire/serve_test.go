@@ -157,6 +157,31 @@ func TestServeDefects(t *testing.T) {
 	}
 }
 
+// TestServeComplainsLittle: a process that asks nonsense without end fills no log.
+func TestServeComplainsLittle(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var log bytes.Buffer
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error)
+	go func() { done <- wire.Serve(ctx, l, &badHandler{}, slog.New(slog.NewTextHandler(&log, nil))) }()
+	for range 50 {
+		if b := ask(t, path, bytes.Repeat([]byte("x"), 64)); len(b) != 0 {
+			t.Errorf("answered %q", b)
+		}
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	if n := strings.Count(log.String(), "malformed request"); n != 10 || strings.Count(log.String(), "not told") != 1 {
+		t.Errorf("%d lines:\n%s", n, &log)
+	}
+}
+
 // TestRootUndelivered: a session whose login is gone before the reply is
 // closed again.
 func TestRootUndelivered(t *testing.T) {

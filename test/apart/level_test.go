@@ -29,10 +29,18 @@ var atA = map[string]struct{ session, job, why string }{
 	"/run/user/UID":        {"ABGO", "ABG", localToo},
 	"abstract: SCM_RIGHTS": {"ABbGO", "ABbG", localToo},
 	"netlink: to another":  {"O", "", unjudged},
+	"/proc/net/netlink":    {"GO", "G", unlisted},
+	"/proc/net/tcp":        {"GO", "G", unlisted},
+	"/proc/net/unix":       {"GO", "G", unlisted},
+	"ss: TCP":              {"GO", "G", unlisted},
+	"ss: unix":             {"GO", "G", unlisted},
+	"ss: processes":        {"", "", unlisted},
+	"fuser":                {"", "", unlisted},
 }
 
 const (
 	localToo = "a local user has no VO: only what has one is judged"
+	unlisted = "the kernel lists all sockets or none: to local users only, unless the site permits it"
 	unjudged = "refused to whoever has a VO: nothing judges where it goes"
 )
 
@@ -45,6 +53,9 @@ func expected(level string) []line {
 		}
 		if a, ok := atA[l.name]; ok && level == "A" {
 			list[i] = line{l.name, a.session, a.job, byGuard, a.why}
+			if a.session+a.job == "" {
+				list[i].by = byNobody // others see nothing of it without the guard either
+			}
 		}
 	}
 	return list

@@ -28,6 +28,28 @@ func TestRootFiveHundredLogins(t *testing.T) {
 		return strings.TrimSpace(out)
 	}
 	defer manyAtOnce(root, "")()
+
+	// Sshd needs no program to know who has a session, and nothing else knows others.
+	const program = "/usr/libexec/xos/xos-principals"
+	alone := func(command string, status int, outputs ...string) {
+		t.Helper()
+		root("mv " + program + " " + program + ".away")
+		defer root("mv " + program + ".away " + program)
+		want(ctx, t, g, "jana", command, status, outputs...)
+	}
+	alone("ssh -o BatchMode=yes jana@lab@node1 true", 255, "Permission denied")
+	want(ctx, t, g, "jana", "ssh -f jana@lab@node1 'echo here; sleep 30' </dev/null >held; until grep here held; do sleep 0.1; done", 0)
+	alone("ssh -o BatchMode=yes jana@lab@node1 id -un", 0, "jana@lab")
+	newMember(ctx, t, g, "jens", "lab")
+	if out, status, err := story.Run(ctx, g.Node("client"), "root", "cd ~jens/.xos/jens@lab && ssh -o BatchMode=yes -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o IdentitiesOnly=yes "+
+		"-i id_ed25519 -o CertificateFile=id_ed25519-cert.pub jana@lab@node1 id -un 2>&1"); err != nil || status != 255 || !strings.Contains(out, "Permission denied") {
+		t.Errorf("another member comes as her: %d %v %s", status, err, out)
+	}
+	if out := root("sshd -T -C user=jana@lab,host=x,addr=192.0.2.1 | grep -i authorizedprincipals"); !strings.Contains(out, "%h") || !strings.Contains(out, program) {
+		t.Errorf("sshd is set up by %s", out)
+	}
+	root("pkill -x -u jana@lab sleep")
+
 	key, status := as(ctx, t, g, "jana", "ssh-keygen -q -t ed25519 -N '' -f ~/local && cat ~/local.pub")
 	if status != 0 {
 		t.Fatal(key)

@@ -3,6 +3,7 @@ package e2e
 import (
 	"context"
 	"fmt"
+	"path"
 	"regexp"
 	"strings"
 	"sync"
@@ -314,6 +315,44 @@ func TestRootRevocation(t *testing.T) {
 			}
 			return nil
 		})
+	})
+
+	// A file that says too much, as one would that was not taken away in time: sshd
+	// lets her in by it, and the session service does not.
+	t.Run("vouched for too long", func(t *testing.T) {
+		root("core", `printf 'permit (principal, action, resource);\nforbid (principal == User::"rhea@lab", action, resource);' | xos vo set-policy lab -`)
+		defer root("core", "printf '' | xos vo set-policy lab -")
+		eventually(t, within, "the policy is there", func() error {
+			if out, status := on("node1", "xos explain rhea@lab"); status != 77 || !strings.Contains(out, "refused  vo/lab/") {
+				return fmt.Errorf("%d %s", status, out)
+			}
+			return nil
+		})
+		const file = "/run/xos/principals/home/xos/lab/rhea/as"
+		root("node1", "install -d -m 755 "+path.Dir(file)+"; echo rhea@lab >"+file)
+		defer root("node1", "rm "+file)
+		since := root("node1", "date +%s")
+		for _, how := range []string{"ssh rhea@lab@node1 'touch /tmp/rhea-was-here'", "ssh -tt rhea@lab@node1", "ssh -N -o ExitOnForwardFailure=yes -L 7777:localhost:22 rhea@lab@node1",
+			"ssh -s rhea@lab@node1 sftp"} {
+			command, _ := strings.CutPrefix(how, "ssh ")
+			if out, status := as(ctx, t, g, "rhea", "timeout 20 ssh -o BatchMode=yes "+command+" </dev/null"); status != 255 {
+				t.Errorf("%s: %d %s", how, status, out)
+			}
+		}
+		log := root("node1", "journalctl -q --no-pager -u 'ssh*' --since @"+since)
+		if n := strings.Count(log, "Accepted publickey for rhea@lab"); n != 4 {
+			t.Errorf("sshd took the file's word %d times:\n%s", n, log)
+		}
+		if out, _ := on("node1", "ps -u rhea@lab -o pid=,args= | grep -v -e 'systemd --user' -e '(sd-pam)'; ls /tmp/rhea-was-here /tmp/xos-private-*/*/rhea-was-here 2>/dev/null"); strings.TrimSpace(out) != "" {
+			t.Errorf("something came of it: %s", out)
+		}
+		root("node1", "systemctl stop xos-node")
+		out, status := as(ctx, t, g, "rhea", "timeout 20 ssh -o BatchMode=yes rhea@lab@node1 true")
+		root("node1", "systemctl start xos-node")
+		if status != 255 || !strings.Contains(out, "(xos-node) does not answer") {
+			t.Errorf("without the session service: %d %s", status, out)
+		}
+		root("node1", "install -d -m 755 "+path.Dir(file)+"; touch "+file) // for its removal
 	})
 
 	t.Run("offline", func(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/ecdh"
 	"crypto/ecdsa"
+	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/x509"
@@ -219,6 +220,51 @@ func TestRequestsAskInVain(t *testing.T) {
 	}
 	if signer, err := ssh.NewSignerFromKey(key); err != nil || !bytes.Equal(signer.PublicKey().Marshal(), s.Key.Marshal()) {
 		t.Errorf("another key was certified: %v", err)
+	}
+}
+
+// What sshd verifies at each login is quick to verify; a grid that was made with
+// other keys goes on with them.
+func TestSSHKeys(t *testing.T) {
+	dir, db := filepath.Join(t.TempDir(), "ca"), memory(t)
+	signed := func() string {
+		t.Helper()
+		a, err := authority.Open(dir, db, time.Now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, key := vomtest.Request(t)
+		now := time.Now()
+		line, err := a.SSHUser(t.Context(), key.Public().(ed25519.PublicKey), vom.Identity{Attributes: xos.Attributes{Account: xos.Account{User: "alice", VO: "physics"}}, Serial: "4711", Issued: now, NotBefore: now, NotAfter: now.Add(time.Hour)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		cert, err := credential.ParseSSH([]byte(line))
+		if err != nil {
+			t.Fatal(err)
+		}
+		trusted, _, _, _, err := ssh.ParseAuthorizedKey([]byte(a.Trust().SSHUserCAs[0]))
+		if err != nil || !bytes.Equal(trusted.Marshal(), cert.SignatureKey.Marshal()) {
+			t.Fatalf("signed by a key that nobody trusts: %v", err)
+		}
+		return cert.Signature.Format
+	}
+	if got := signed(); got != ssh.KeyAlgoECDSA256 {
+		t.Errorf("signed by %s", got)
+	}
+	_, old, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := x509.MarshalPKCS8PrivateKey(old)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "ssh_user.key"), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got := signed(); got != ssh.KeyAlgoED25519 {
+		t.Errorf("with a former grid's key, signed by %s", got)
 	}
 }
 

@@ -35,9 +35,10 @@ type Records interface {
 	Rules(ctx context.Context, account, serial string) ([]vom.Verdict, error)
 }
 
-// Audit is where decisions are written down: infra/audit's Log.
+// Audit is where decisions are written down: infra/audit's Bounded. Note says
+// whether one has a line there, which of refusals not each has.
 type Audit interface {
-	Append(context.Context, audit.Record) error
+	Note(context.Context, audit.Record) (line bool, err error)
 }
 
 // Service implements xosv1connect.CredentialsHandler.
@@ -209,12 +210,15 @@ func audited[A any](ctx context.Context, s *Service, action, subject string, f f
 	if err != nil {
 		rec.Reason = err.Error()
 	}
-	if aerr := s.audit.Append(ctx, rec); aerr != nil && err == nil {
+	line, aerr := s.audit.Note(ctx, rec)
+	if aerr != nil && err == nil {
 		// What is not on record must not be handed out.
 		err = xos.Errorf(xos.Unavailable, "writing the audit log: %w", aerr)
 	}
-	if err != nil {
+	if err != nil && (line || aerr != nil) {
 		s.log.Info("refused", "action", action, "subject", subject, "peer", rec.Actor, "error", err)
+	}
+	if err != nil {
 		return nil, err
 	}
 	return connect.NewResponse(answer), nil

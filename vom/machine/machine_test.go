@@ -208,7 +208,7 @@ func TestStoreTrust(t *testing.T) {
 		return all
 	}
 	want := read()
-	if strings.Count(want, "\n@cert-authority * ssh-ed25519 ") != 1 {
+	if strings.Count(want, "\n@cert-authority * ecdsa-sha2-nistp256 ") != 1 {
 		t.Errorf("written: %s", want)
 	}
 	leaf := string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: a.Machine("core", vom.ServiceCore).Certificate[0]}))

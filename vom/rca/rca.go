@@ -255,11 +255,14 @@ func audited[A any](ctx context.Context, s *Service, action, subject string, f f
 	if err != nil {
 		rec.Reason = err.Error()
 	}
-	if aerr := s.audit.Append(ctx, rec); aerr != nil && err == nil {
+	line, aerr := s.audit.Note(ctx, rec)
+	if aerr != nil && err == nil {
 		err = xos.Errorf(xos.Unavailable, "writing the audit log: %w", aerr)
 	}
-	if err != nil {
+	if err != nil && (line || aerr != nil) {
 		s.log.Info("refused", "action", action, "subject", subject, "peer", rec.Actor, "error", err)
+	}
+	if err != nil {
 		return nil, err
 	}
 	return connect.NewResponse(answer), nil

@@ -61,7 +61,13 @@ type Ledger struct {
 	Fail    atomic.Bool
 }
 
-// Append implements cda.Audit.
+// Note implements cda.Audit.
+func (l *Ledger) Note(ctx context.Context, r audit.Record) (line bool, err error) {
+	err = l.Append(ctx, r)
+	return err == nil, err
+}
+
+// Append implements xvoms.Audit.
 func (l *Ledger) Append(_ context.Context, r audit.Record) error {
 	if l.Fail.Load() {
 		return xos.Errorf(xos.Unavailable, "disk full")

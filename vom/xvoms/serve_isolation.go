@@ -13,7 +13,8 @@ import (
 	"github.com/xtreemos/xos/vom"
 )
 
-// GetIsolation implements VOsHandler.
+// GetIsolation implements VOsHandler. Who may read it has no record: it changes
+// nothing, and every machine has the same in its bundle. Who may not has one.
 func (s *Service) GetIsolation(ctx context.Context, req *connect.Request[xosv1.GetIsolationRequest]) (*connect.Response[xosv1.GetIsolationResponse], error) {
 	who, err := s.ofVO(ctx, xos.VOName(req.Msg.Vo), false)
 	var resp *xosv1.GetIsolationResponse
@@ -25,6 +26,9 @@ func (s *Service) GetIsolation(ctx context.Context, req *connect.Request[xosv1.G
 		for _, n := range nodes {
 			resp.Nodes = append(resp.Nodes, &xosv1.IsolationAt{Node: string(n.Node), InForce: n.InForce, Why: n.Why, Heard: timestamppb.New(n.Heard)})
 		}
+	}
+	if err == nil {
+		return connect.NewResponse(resp), nil
 	}
 	return noted(ctx, s, audit.Record{Actor: who, Action: req.Spec().Procedure, Subject: req.Msg.Vo, VO: xos.VOName(req.Msg.Vo)}, resp, err)
 }

@@ -30,7 +30,7 @@ type Verifier interface {
 // Service serves VOs and Revocations (api/xos/v1) to this machine's administrators: each
 // caller must be root on the local socket, and each call, refused or not, is
 // given to the audit log before it is answered. A VO's policy of isolation
-// is also its own administrators' to set, and its members' to see.
+// is also its own administrators' to set, and its members' to see, which has no record.
 type Service struct {
 	records  *Records
 	verifier Verifier

@@ -9,16 +9,14 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/asm"
-	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
 
 	"github.com/xtreemos/xos"
-	"github.com/xtreemos/xos/bpf"
 	"github.com/xtreemos/xos/nodeguard"
 	"github.com/xtreemos/xos/nodeguard/guard"
 )
@@ -28,11 +26,33 @@ type arm string
 
 const (
 	none     arm = "none"     // nothing: what the others are compared with
-	empty    arm = "empty"    // a program that allows all at each hook of the guard's
+	empty    arm = "empty"    // a program that only allows at each hook of the guard's LSM programs
 	guarded  arm = "guard"    // the guard, which allows all that is done here
 	landlock arm = "landlock" // a Landlock ruleset that allows the same
 	apparmor arm = "apparmor" // an AppArmor profile that allows the same
 )
+
+// every is all of them, in the order in which they take turns.
+var every = []arm{none, empty, guarded, landlock, apparmor}
+
+// choose gives the named ones, and none.
+func choose(names string) ([]arm, error) {
+	chosen := []arm{none}
+	for name := range strings.SplitSeq(names, ",") {
+		if !slices.Contains(every, arm(name)) {
+			return nil, xos.Errorf(xos.Invalid, "no arm %q: there are %v", name, every)
+		}
+		chosen = append(chosen, arm(name))
+	}
+	return slices.DeleteFunc(slices.Clone(every), func(a arm) bool { return !slices.Contains(chosen, a) }), nil
+}
+
+// turns is a round: there and back, so that what drifts meets all alike.
+func turns(arms []arm) []arm {
+	back := slices.Clone(arms)
+	slices.Reverse(back)
+	return slices.Concat(arms, back)
+}
 
 // profile allows what the loads do, by rules that have to be looked through.
 const profile = `profile guardcost {
@@ -56,15 +76,15 @@ type stage struct {
 	cfg     guard.Config
 	account xos.Account
 	level   nodeguard.Level
+	guards  map[string]*ebpf.ProgramSpec // its LSM programs
+	noEmpty error                        // why this kernel has no empty programs
 }
 
 // has reports whether this machine has what an arm needs, with the reason.
 func (s stage) has(a arm) error {
 	switch a {
 	case empty:
-		if s.level != nodeguard.LevelA {
-			return fmt.Errorf("this kernel takes no LSM programs (level %s)", s.level)
-		}
+		return s.noEmpty
 	case landlock:
 		_, err := landlockABI()
 		return err
@@ -89,16 +109,16 @@ func (s stage) begin(a arm) (cgroup *os.File, end func() error, err error) {
 		return nil, nil, err
 	}
 	var ends []io.Closer
-	end = func() error {
+	undo := func() error {
 		var errs []error
 		for _, c := range ends {
 			errs = append(errs, c.Close())
 		}
-		return errors.Join(append(errs, os.RemoveAll(s.cfg.PinDir), settled())...)
+		return errors.Join(append(errs, os.RemoveAll(s.cfg.PinDir), settled(prefix))...)
 	}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, end())
+			err = errors.Join(err, undo())
 		}
 	}()
 	ends = append(ends, g)
@@ -114,17 +134,18 @@ func (s stage) begin(a arm) (cgroup *os.File, end func() error, err error) {
 	}
 	ends = append(ends, cgroup)
 	if a == guarded {
-		return cgroup, end, nil
+		return cgroup, undo, nil
 	}
 	ends = ends[1:]
-	if err := errors.Join(g.Close(), os.RemoveAll(s.cfg.PinDir), settled()); err != nil {
+	if err := errors.Join(g.Close(), os.RemoveAll(s.cfg.PinDir), settled(prefix)); err != nil {
 		return nil, nil, err
 	}
 	switch a {
 	case empty:
-		var links []io.Closer
-		links, err = attachEmpty()
-		ends = append(ends, links...)
+		var e *empties
+		if e, err = attachEmpty(s.guards); err == nil {
+			ends = append(ends, e)
+		}
 	case apparmor:
 		load := exec.Command("apparmor_parser", "--replace", "--skip-cache")
 		load.Stdin, load.Stderr = strings.NewReader(fmt.Sprintf(profile, s.dir)), os.Stderr
@@ -132,7 +153,7 @@ func (s stage) begin(a arm) (cgroup *os.File, end func() error, err error) {
 			ends = append(ends, loaded{})
 		}
 	}
-	return cgroup, end, err
+	return cgroup, undo, err
 }
 
 // loaded is the AppArmor profile in the kernel.
@@ -143,10 +164,13 @@ func (loaded) Close() error {
 	return os.WriteFile("/sys/kernel/security/apparmor/.remove", []byte("guardcost"), 0)
 }
 
-// settled waits until the kernel has let go of all the guard's programs.
-func settled() error {
+// prefix is how the names of all the guard's programs begin, and the empty ones'.
+const prefix = "xos_"
+
+// settled waits until the kernel has let go of all programs named so.
+func settled(prefix string) error {
 	for deadline := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
-		there, err := remains()
+		there, err := remains(prefix)
 		if err != nil || there == "" {
 			return err
 		}
@@ -156,8 +180,8 @@ func settled() error {
 	}
 }
 
-// remains gives the name of one of the guard's programs that the kernel has.
-func remains() (string, error) {
+// remains gives the name of one of them that the kernel has.
+func remains(prefix string) (string, error) {
 	for id := ebpf.ProgramID(0); ; {
 		var err error
 		if id, err = ebpf.ProgramGetNextID(id); errors.Is(err, os.ErrNotExist) {
@@ -176,33 +200,10 @@ func remains() (string, error) {
 		if err != nil {
 			return "", err
 		}
-		if strings.HasPrefix(info.Name, "xos_") {
+		if strings.HasPrefix(info.Name, prefix) {
 			return info.Name, nil
 		}
 	}
-}
-
-// attachEmpty attaches a program that allows everything at each of the guard's
-// hooks.
-func attachEmpty() (links []io.Closer, err error) {
-	spec, err := bpf.LoadLsm()
-	if err != nil {
-		return nil, err
-	}
-	for name, p := range spec.Programs {
-		program, err := ebpf.NewProgram(&ebpf.ProgramSpec{Name: "empty", Type: ebpf.LSM, AttachType: ebpf.AttachLSMMac, AttachTo: p.AttachTo, License: "GPL",
-			Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, 0), asm.Return()}})
-		if err != nil {
-			return links, fmt.Errorf("%s: %w", name, err)
-		}
-		at, err := link.AttachLSM(link.LSMOptions{Program: program})
-		program.Close()
-		if err != nil {
-			return links, fmt.Errorf("%s: %w", name, err)
-		}
-		links = append(links, at)
-	}
-	return links, nil
 }
 
 // command is the worker's, confined as the arm wants it.

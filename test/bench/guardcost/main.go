@@ -2,13 +2,16 @@
 // AppArmor and Landlock cost for the same: run it as root on a machine where
 // xos-node does not run and its pins are not there. A grid user in a job's
 // cgroup does what her VO allows her, on files of her own, under each arm:
-// nothing, a program at each hook that allows everything, the guard with all
-// its programs, a Landlock ruleset, an AppArmor profile. The arms take turns,
-// there and back, so that what drifts meets all alike; medians are compared. What
-// the machine's own root pays is measured for the first three.
+// nothing, a program that only allows at each hook of the guard's LSM programs,
+// the guard with all its programs, a Landlock ruleset, an AppArmor profile. The
+// arms take turns, there and back, so that what drifts meets all alike; medians
+// are compared. What the machine's own root pays is measured for the first three.
 //
+//	# stat runs 2.0 LSM programs: inode_getattr 1.0, inode_permission 1.0
 //	BENCH guard_stat_user_none 412 ns
+//	BENCH guard_stat_user_empty_ratio 1.03 x
 //	BENCH guard_stat_user_guard_ratio 1.04 x
+//	BENCH guard_stat_user_guard_above_empty 0.01 x
 package main
 
 import (
@@ -16,6 +19,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"log/slog"
 	"maps"
 	"os"
@@ -29,6 +33,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/xtreemos/xos"
+	"github.com/xtreemos/xos/bpf"
 	"github.com/xtreemos/xos/nodeguard/guard"
 	"github.com/xtreemos/xos/session"
 )
@@ -44,6 +49,7 @@ type flags struct {
 	rounds                          int
 	worker, loads, nothing, confine bool
 	calls                           bool
+	arms                            string
 }
 
 func main() {
@@ -51,6 +57,7 @@ func main() {
 	flag.DurationVar(&f.slice, "slice", 30*time.Millisecond, "how long one run of one act takes")
 	flag.IntVar(&f.rounds, "rounds", 10, "how often the arms take turns, there and back")
 	flag.BoolVar(&f.calls, "calls", false, "compare single calls alone, which takes a tenth of the time")
+	flag.StringVar(&f.arms, "arms", "empty,guard,landlock,apparmor", "which are compared with none")
 	flag.BoolVar(&f.worker, "worker", false, "only measure, and print JSON")
 	flag.BoolVar(&f.loads, "loads", false, "with -worker: whole work instead of single calls")
 	flag.BoolVar(&f.confine, "landlock", false, "with -worker: confined by Landlock")
@@ -116,7 +123,7 @@ func compare(f flags) (err error) {
 	if err := os.MkdirAll(filepath.Dir(s.cfg.PinDir), 0o700); err != nil {
 		return err
 	}
-	if there, err := remains(); err != nil || there != "" {
+	if there, err := remains(prefix); err != nil || there != "" {
 		return errors.Join(err, fmt.Errorf("program %s is in force: systemctl stop xos-node && rm /sys/fs/bpf/xos/link_*", there))
 	}
 	defer func() {
@@ -131,21 +138,16 @@ func compare(f flags) (err error) {
 		return err
 	}
 	s.level, _ = g.Level()
-	if err := errors.Join(g.Close(), os.RemoveAll(s.cfg.PinDir), settled()); err != nil {
+	if err := errors.Join(g.Close(), os.RemoveAll(s.cfg.PinDir), settled(prefix)); err != nil {
 		return err
 	}
-	arms := slices.DeleteFunc([]arm{none, empty, guarded, landlock, apparmor}, func(a arm) bool {
-		why := s.has(a)
-		if why != nil {
-			fmt.Printf("# no %s: %v\n", a, why)
-		}
-		return why != nil
-	})
-	back := slices.Clone(arms)
-	slices.Reverse(back)
+	arms, err := s.arms(f.arms)
+	if err != nil {
+		return err
+	}
 	all := figures{}
 	for round := range f.rounds {
-		for _, a := range slices.Concat(arms, back) {
+		for _, a := range turns(arms) {
 			if err := s.block(a, f, all); err != nil {
 				return fmt.Errorf("%s: %w", a, err)
 			}
@@ -153,8 +155,39 @@ func compare(f flags) (err error) {
 		fmt.Fprintf(os.Stderr, "round %d of %d\n", round+1, f.rounds)
 	}
 	fmt.Printf("# level %s, %d runs of each load, %d of each act, user in %s\n", s.level, 2*f.rounds, 2*f.rounds*perBlock, "a job's cgroup")
-	all.print(arms)
+	all.print(os.Stdout, arms)
 	return nil
+}
+
+// arms gives those of the named ones that this machine has, and says what it has
+// not, and what the empty programs are run for.
+func (s *stage) arms(names string) ([]arm, error) {
+	arms, err := choose(names)
+	if err != nil {
+		return nil, err
+	}
+	if slices.Contains(arms, empty) {
+		spec, err := bpf.LoadLsm()
+		if err != nil {
+			return nil, err
+		}
+		s.guards = spec.Programs
+		found, missing, err := tryEmpty(s.guards, s.dir)
+		if s.noEmpty = err; err != nil && !xos.Is(err, xos.NotSupported) {
+			return nil, err
+		}
+		found.print(os.Stdout)
+		for _, hook := range missing {
+			fmt.Printf("# no hook %s in this kernel: neither the guard nor %s has a program there\n", hook, empty)
+		}
+	}
+	return slices.DeleteFunc(arms, func(a arm) bool {
+		why := s.has(a)
+		if why != nil {
+			fmt.Printf("# no %s: %v\n", a, why)
+		}
+		return why != nil
+	}), nil
 }
 
 // block measures everything under one arm.
@@ -218,15 +251,20 @@ func (s stage) measure(who string, a arm, attr *syscall.SysProcAttr, all figures
 	return nil
 }
 
-func (all figures) print(arms []arm) {
+// print writes what each arm costs, as a ratio to none. What the guard costs above
+// the empty programs is the work of its own programs, of LSM and all others.
+func (all figures) print(w io.Writer, arms []arm) {
 	for _, name := range slices.Sorted(maps.Keys(all)) {
 		act, unit, _ := strings.Cut(name, " ")
 		base := median(all[name][none])
-		fmt.Printf("BENCH guard_%s_%s %.4g %s\n", act, none, base, unit)
+		fmt.Fprintf(w, "BENCH guard_%s_%s %.4g %s\n", act, none, base, unit)
 		for _, a := range arms[1:] {
 			if x := all[name][a]; len(x) > 0 {
-				fmt.Printf("BENCH guard_%s_%s_ratio %.3f x\n", act, a, median(x)/base)
+				fmt.Fprintf(w, "BENCH guard_%s_%s_ratio %.3f x\n", act, a, median(x)/base)
 			}
+		}
+		if e, g := all[name][empty], all[name][guarded]; len(e) > 0 && len(g) > 0 {
+			fmt.Fprintf(w, "BENCH guard_%s_%s_above_%s %.3f x\n", act, guarded, empty, (median(g)-median(e))/base)
 		}
 	}
 }

@@ -3,7 +3,9 @@
 package credtest
 
 import (
+	"crypto/ecdsa"
 	"crypto/ed25519"
+	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
@@ -292,9 +294,13 @@ func (a *Authority) newKey() (ed25519.PublicKey, ed25519.PrivateKey) {
 	return pub, key
 }
 
+// newSigner is of the kind that a grid's authority signs for OpenSSH with.
 func (a *Authority) newSigner() ssh.Signer {
 	a.t.Helper()
-	_, key := a.newKey()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		a.t.Fatal(err)
+	}
 	s, err := ssh.NewSignerFromKey(key)
 	if err != nil {
 		a.t.Fatal(err)
