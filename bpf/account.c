@@ -3,8 +3,8 @@
 // Counts what jobs and users take of a machine: network, programs, files.
 //
 // A process is a job's by its cgroup, which it cannot leave, else its user's by
-// its real uid; a socket is whose process made it. What is nobody's costs one or
-// two look-ups. Nothing is decided here, and no entry made: each figure is added
+// its real uid; a socket is whose process made it. What is nobody's costs a few
+// look-ups. Nothing is decided here, and no entry made: each figure is added
 // to by one atomic instruction on the processor's own copy, so that none is lost
 // whatever interrupts, and processors do not wait for each other.
 #include "kernel.h"
@@ -17,6 +17,13 @@ char LICENSE[] SEC("license") = "GPL";
 
 /* Where it is not pointed at, the object would not name it. */
 const enum xos_kind *kind __attribute__((unused));
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, XOS_PLACES);
+	__type(key, __u32);
+	__type(value, struct xos_traffic);
+} traffic SEC(".maps");
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 
@@ -73,17 +80,6 @@ static __always_inline void of_current(struct account *a)
 		of_user(a, bpf_get_current_uid_gid());
 }
 
-static __always_inline void of_packet(struct account *a, struct __sk_buff *skb)
-{
-	__u64 job = bpf_skb_ancestor_cgroup_id(skb, base + XOS_ACCOUNT_JOB);
-
-	a->one = job ? figures_of(XOS_OF_JOB, job) : 0;
-	if (a->one)
-		a->vo = figures_of(XOS_OF_VO, bpf_skb_ancestor_cgroup_id(skb, base + XOS_ACCOUNT_VO));
-	else
-		of_user(a, bpf_get_socket_uid(skb));
-}
-
 #define ADD(account, field, n)                                          \
 	do {                                                            \
 		if ((account).one)                                      \
@@ -92,23 +88,73 @@ static __always_inline void of_packet(struct account *a, struct __sk_buff *skb)
 			__sync_fetch_and_add(&(account).vo->field, n);  \
 	} while (0)
 
+/* add counts a packet for one, and says whether figures of him are kept. */
+static __always_inline int add(__u32 kind, __u64 id, __u32 bytes, int out)
+{
+	__u64 number = kind == XOS_OF_USER ? id | XOS_PLACE_OF_USER : id;
+	__u32 at = number % XOS_PLACES;
+	struct xos_traffic *t = bpf_map_lookup_elem(&traffic, &at);
+	struct xos_used *u;
+
+	if (t && t->number == number) {
+		__sync_fetch_and_add(out ? &t->out : &t->in, bytes);
+		return 1;
+	}
+	u = figures_of(kind, id);
+	if (!u)
+		return 0;
+	__sync_fetch_and_add(out ? &u->net_out : &u->net_in, bytes);
+	return 1;
+}
+
+static __always_inline void of_user_packet(struct __sk_buff *skb, int out)
+{
+	__u32 uid = bpf_get_socket_uid(skb);
+
+	if (uid >= XOS_FIRST_ID && uid <= XOS_LAST_ID)
+		add(XOS_OF_USER, uid, skb->len, out);
+}
+
+/* of_packet counts for a job and its VO. What is still sent from sockets of a job
+ * that is not known any more is the VO's; from others, the user's. */
+static __always_inline void of_packet(struct __sk_buff *skb, int out)
+{
+	__u64 job = bpf_skb_ancestor_cgroup_id(skb, base + XOS_ACCOUNT_JOB);
+
+	if (job) {
+		add(XOS_OF_JOB, job, skb->len, out);
+		if (add(XOS_OF_VO, bpf_skb_ancestor_cgroup_id(skb, base + XOS_ACCOUNT_VO), skb->len, out))
+			return;
+	}
+	of_user_packet(skb, out);
+}
+
 SEC("cgroup_skb/ingress")
 int xos_received(struct __sk_buff *skb)
 {
-	struct account a;
-
-	of_packet(&a, skb);
-	ADD(a, net_in, skb->len);
+	of_packet(skb, 0);
 	return 1;
 }
 
 SEC("cgroup_skb/egress")
 int xos_sent(struct __sk_buff *skb)
 {
-	struct account a;
+	of_packet(skb, 1);
+	return 1;
+}
 
-	of_packet(&a, skb);
-	ADD(a, net_out, skb->len);
+/* Where logins are, no job is. */
+SEC("cgroup_skb/ingress")
+int xos_received_login(struct __sk_buff *skb)
+{
+	of_user_packet(skb, 0);
+	return 1;
+}
+
+SEC("cgroup_skb/egress")
+int xos_sent_login(struct __sk_buff *skb)
+{
+	of_user_packet(skb, 1);
 	return 1;
 }
 

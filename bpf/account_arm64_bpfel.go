@@ -21,6 +21,13 @@ const (
 	AccountXosKindXOS_OF_USER AccountXosKind = 3
 )
 
+type AccountXosTraffic struct {
+	_      structs.HostLayout
+	In     uint64
+	Out    uint64
+	Number uint64
+}
+
 type AccountXosUsed struct {
 	_       structs.HostLayout
 	NetIn   uint64
@@ -44,12 +51,14 @@ type AccountXosWho struct {
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	AccountMapDepths                = "depths"
+	AccountMapTraffic               = "traffic"
 	AccountMapUsed                  = "used"
 	AccountProgXosDepth             = "xos_depth"
 	AccountProgXosEnded             = "xos_ended"
 	AccountProgXosExecuted          = "xos_executed"
 	AccountProgXosOpened            = "xos_opened"
 	AccountProgXosReceived          = "xos_received"
+	AccountProgXosReceivedLogin     = "xos_received_login"
 	AccountProgXosRefusedConnect4   = "xos_refused_connect4"
 	AccountProgXosRefusedConnect6   = "xos_refused_connect6"
 	AccountProgXosRefusedDevice     = "xos_refused_device"
@@ -57,6 +66,7 @@ const (
 	AccountProgXosRefusedSendmsg6   = "xos_refused_sendmsg6"
 	AccountProgXosRefusedSockCreate = "xos_refused_sock_create"
 	AccountProgXosSent              = "xos_sent"
+	AccountProgXosSentLogin         = "xos_sent_login"
 	AccountVarBase                  = "base"
 	AccountVarKind                  = "kind"
 )
@@ -108,6 +118,7 @@ type AccountProgramSpecs struct {
 	XosExecuted          *ebpf.ProgramSpec `ebpf:"xos_executed"`
 	XosOpened            *ebpf.ProgramSpec `ebpf:"xos_opened"`
 	XosReceived          *ebpf.ProgramSpec `ebpf:"xos_received"`
+	XosReceivedLogin     *ebpf.ProgramSpec `ebpf:"xos_received_login"`
 	XosRefusedConnect4   *ebpf.ProgramSpec `ebpf:"xos_refused_connect4"`
 	XosRefusedConnect6   *ebpf.ProgramSpec `ebpf:"xos_refused_connect6"`
 	XosRefusedDevice     *ebpf.ProgramSpec `ebpf:"xos_refused_device"`
@@ -115,14 +126,16 @@ type AccountProgramSpecs struct {
 	XosRefusedSendmsg6   *ebpf.ProgramSpec `ebpf:"xos_refused_sendmsg6"`
 	XosRefusedSockCreate *ebpf.ProgramSpec `ebpf:"xos_refused_sock_create"`
 	XosSent              *ebpf.ProgramSpec `ebpf:"xos_sent"`
+	XosSentLogin         *ebpf.ProgramSpec `ebpf:"xos_sent_login"`
 }
 
 // AccountMapSpecs contains maps before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type AccountMapSpecs struct {
-	Depths *ebpf.MapSpec `ebpf:"depths"`
-	Used   *ebpf.MapSpec `ebpf:"used"`
+	Depths  *ebpf.MapSpec `ebpf:"depths"`
+	Traffic *ebpf.MapSpec `ebpf:"traffic"`
+	Used    *ebpf.MapSpec `ebpf:"used"`
 }
 
 // AccountVariableSpecs contains global variables before they are loaded into the kernel.
@@ -153,13 +166,15 @@ func (o *AccountObjects) Close() error {
 //
 // It can be passed to LoadAccountObjects or ebpf.CollectionSpec.LoadAndAssign.
 type AccountMaps struct {
-	Depths *ebpf.Map `ebpf:"depths"`
-	Used   *ebpf.Map `ebpf:"used"`
+	Depths  *ebpf.Map `ebpf:"depths"`
+	Traffic *ebpf.Map `ebpf:"traffic"`
+	Used    *ebpf.Map `ebpf:"used"`
 }
 
 func (m *AccountMaps) Close() error {
 	return _AccountClose(
 		m.Depths,
+		m.Traffic,
 		m.Used,
 	)
 }
@@ -181,6 +196,7 @@ type AccountPrograms struct {
 	XosExecuted          *ebpf.Program `ebpf:"xos_executed"`
 	XosOpened            *ebpf.Program `ebpf:"xos_opened"`
 	XosReceived          *ebpf.Program `ebpf:"xos_received"`
+	XosReceivedLogin     *ebpf.Program `ebpf:"xos_received_login"`
 	XosRefusedConnect4   *ebpf.Program `ebpf:"xos_refused_connect4"`
 	XosRefusedConnect6   *ebpf.Program `ebpf:"xos_refused_connect6"`
 	XosRefusedDevice     *ebpf.Program `ebpf:"xos_refused_device"`
@@ -188,6 +204,7 @@ type AccountPrograms struct {
 	XosRefusedSendmsg6   *ebpf.Program `ebpf:"xos_refused_sendmsg6"`
 	XosRefusedSockCreate *ebpf.Program `ebpf:"xos_refused_sock_create"`
 	XosSent              *ebpf.Program `ebpf:"xos_sent"`
+	XosSentLogin         *ebpf.Program `ebpf:"xos_sent_login"`
 }
 
 func (p *AccountPrograms) Close() error {
@@ -197,6 +214,7 @@ func (p *AccountPrograms) Close() error {
 		p.XosExecuted,
 		p.XosOpened,
 		p.XosReceived,
+		p.XosReceivedLogin,
 		p.XosRefusedConnect4,
 		p.XosRefusedConnect6,
 		p.XosRefusedDevice,
@@ -204,6 +222,7 @@ func (p *AccountPrograms) Close() error {
 		p.XosRefusedSendmsg6,
 		p.XosRefusedSockCreate,
 		p.XosSent,
+		p.XosSentLogin,
 	)
 }
 

@@ -2,11 +2,14 @@
 // SPDX-License-Identifier: GPL-2.0
 // Keeps the VOs' network endpoints on one machine apart.
 //
-// Every IP socket that a grid uid makes is labelled with its VO. A grid
-// process may then connect or send to a local socket only if that has the
-// label of its own VO or of one that shares the network with it, or none (a
-// service of the machine). Other machines are not this program's business. A
-// grid uid without a VO is refused sockets.
+// Every IP socket that a grid uid makes is its VO's. A grid process may then
+// connect or send to a local socket only if that is its own VO's or that of one
+// that shares the network with it, or nobody's (a service of the machine). Other
+// machines are not this program's business. A grid uid without a VO is refused
+// sockets.
+//
+// A TCP socket is known by its owner's uid, which the kernel keeps in it; what has
+// no such field that programs see, and what its maker does not own, bears a label.
 #include <linux/bpf.h>
 #include <linux/in.h>
 #include <linux/in6.h>
@@ -25,6 +28,21 @@ const volatile __u32 depth_of_job;
 /* Whether programs may read the kernel's memory: not so under lockdown. */
 const volatile __u32 may_read = 1;
 
+/* Whether programs may see a socket's owner: not so without BTF. */
+const volatile __u32 may_own = 1;
+
+#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
+
+struct cred___made {
+	kuid_t fsuid;
+};
+
+struct task_struct___made {
+	const struct cred___made *cred;
+};
+
+#pragma clang attribute pop
+
 /* uid -> VO number; filled before a grid uid gets its first process. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -33,7 +51,7 @@ struct {
 	__type(value, __u32);
 } vo_of_uid SEC(".maps");
 
-/* Label of a socket. Sockets that accept() makes have their listener's. */
+/* Label of a socket: its maker's. A labelled one's that accept() makes have it too. */
 struct {
 	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
 	__uint(map_flags, BPF_F_NO_PREALLOC | BPF_F_CLONE);
@@ -136,6 +154,17 @@ static __always_inline int refuse_socket(struct bpf_sock *sk, __u32 vo, __u32 wh
 	return 0;
 }
 
+/* owns says whether the current process is the owner of the socket that it makes. */
+static __always_inline int owns(__u32 uid)
+{
+	struct task_struct___made *self;
+
+	if (!may_own)
+		return 0;
+	self = (void *)bpf_get_current_task_btf();
+	return self->cred->fsuid.val == uid;
+}
+
 SEC("cgroup/sock_create")
 int xos_sock_create(struct bpf_sock *sk)
 {
@@ -149,6 +178,9 @@ int xos_sock_create(struct bpf_sock *sk)
 		return refuse_socket(sk, XOS_STRANGER, XOS_COUNT_UNLABELLED);
 	if (!is_known(sk->protocol))
 		return refuse_socket(sk, *vo, XOS_COUNT_PROTOCOL);
+	/* A label takes memory, and once more for each connection that is accepted. */
+	if (sk->protocol == IPPROTO_TCP && owns(uid))
+		return 1;
 	if (!bpf_sk_storage_get(&vo_of_socket, sk, vo, BPF_SK_STORAGE_GET_F_CREATE))
 		return refuse_socket(sk, *vo, XOS_COUNT_LABEL);
 	return 1;
@@ -183,11 +215,34 @@ static __always_inline int refuse(struct bpf_sock_addr *ctx, struct bpf_sock_tup
 	return 0;
 }
 
+/* label_of gives a socket's label. uid and vo are the current process's. */
+static __always_inline __u32 label_of(struct bpf_sock *sk, __u32 uid, __u32 vo)
+{
+	__u32 *label = bpf_sk_storage_get(&vo_of_socket, sk, 0, 0);
+	struct tcp_sock *tcp;
+	__u32 owner;
+
+	if (label)
+		return *label;
+	if (!may_own)
+		return XOS_SYSTEM;
+	tcp = bpf_skc_to_tcp_sock(sk);
+	if (!tcp)
+		return XOS_SYSTEM;
+	owner = ((struct sock *)tcp)->sk_uid.val;
+	if (owner == uid)
+		return vo;
+	if (!is_grid(owner))
+		return XOS_SYSTEM;
+	label = bpf_map_lookup_elem(&vo_of_uid, &owner);
+	return label ? *label : XOS_STRANGER;
+}
+
 /* decide says whether the current process may reach the tuple's socket. */
 static __always_inline int decide(struct bpf_sock_addr *ctx, struct bpf_sock_tuple *tuple, __u32 size, __u32 hook)
 {
 	__u32 uid = bpf_get_current_uid_gid();
-	__u32 *vo, *label;
+	__u32 *vo;
 	struct bpf_sock *sk;
 	__u32 verdict = XOS_COUNT_ALLOWED, object_vo = XOS_SYSTEM;
 
@@ -203,12 +258,10 @@ static __always_inline int decide(struct bpf_sock_addr *ctx, struct bpf_sock_tup
 	else
 		sk = bpf_sk_lookup_tcp(ctx, tuple, size, BPF_F_CURRENT_NETNS, 0);
 	if (sk) {
-		label = bpf_sk_storage_get(&vo_of_socket, sk, 0, 0);
-		if (label && *label != *vo) {
-			object_vo = *label;
-			verdict = shares(*vo, object_vo, XOS_AIM_NETWORK) ? XOS_COUNT_SHARED : XOS_COUNT_OTHER_VO;
-		}
+		object_vo = label_of(sk, uid, *vo);
 		bpf_sk_release(sk);
+		if (object_vo != XOS_SYSTEM && object_vo != *vo)
+			verdict = shares(*vo, object_vo, XOS_AIM_NETWORK) ? XOS_COUNT_SHARED : XOS_COUNT_OTHER_VO;
 	}
 	if (verdict == XOS_COUNT_OTHER_VO)
 		return refuse(ctx, tuple, size, hook, *vo, object_vo, verdict);

@@ -160,6 +160,7 @@ const (
 	VonetVarCounted        = "counted"
 	VonetVarDepthOfJob     = "depth_of_job"
 	VonetVarKind           = "kind"
+	VonetVarMayOwn         = "may_own"
 	VonetVarMayRead        = "may_read"
 	VonetVarProgram        = "program"
 	VonetVarQuestion       = "question"
@@ -241,6 +242,7 @@ type VonetVariableSpecs struct {
 	Counted    *ebpf.VariableSpec `ebpf:"counted"`
 	DepthOfJob *ebpf.VariableSpec `ebpf:"depth_of_job"`
 	Kind       *ebpf.VariableSpec `ebpf:"kind"`
+	MayOwn     *ebpf.VariableSpec `ebpf:"may_own"`
 	MayRead    *ebpf.VariableSpec `ebpf:"may_read"`
 	Program    *ebpf.VariableSpec `ebpf:"program"`
 	Question   *ebpf.VariableSpec `ebpf:"question"`
@@ -299,6 +301,7 @@ type VonetVariables struct {
 	Counted    *ebpf.Variable `ebpf:"counted"`
 	DepthOfJob *ebpf.Variable `ebpf:"depth_of_job"`
 	Kind       *ebpf.Variable `ebpf:"kind"`
+	MayOwn     *ebpf.Variable `ebpf:"may_own"`
 	MayRead    *ebpf.Variable `ebpf:"may_read"`
 	Program    *ebpf.Variable `ebpf:"program"`
 	Question   *ebpf.Variable `ebpf:"question"`

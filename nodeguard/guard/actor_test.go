@@ -66,6 +66,10 @@ func act(args []string) int {
 		return repeat(network, address)
 	case "linger":
 		return linger(network)
+	case "survives":
+		return survive(network)
+	case "owner":
+		return ownListener(network)
 	case "batter":
 		return batter(network, address)
 	}

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/btf"
 	"golang.org/x/sys/unix"
 
 	"github.com/xtreemos/xos"
@@ -14,8 +15,9 @@ import (
 )
 
 // loadAny loads the programs, or what this kernel takes of them: without what
-// cannot be taken over of a predecessor's, or without reading the kernel's
-// memory (lockdown, no BTF), so that refusals are told without executables.
+// cannot be taken over of a predecessor's, without reading the kernel's memory
+// (lockdown), so that refusals are told without executables, or without knowing of
+// it (no BTF) too, so that each socket bears a label.
 func (n *network) loadAny(spec *ebpf.CollectionSpec, opts *ebpf.CollectionOptions) error {
 	err := n.load(spec, opts)
 	if errors.Is(err, ebpf.ErrMapIncompatible) {
@@ -28,14 +30,37 @@ func (n *network) loadAny(spec *ebpf.CollectionSpec, opts *ebpf.CollectionOption
 	if err == nil {
 		return nil
 	}
-	if spec.Variables["may_read"].Set(uint32(0)) != nil {
+	if serr := spec.Variables["may_read"].Set(uint32(0)); serr != nil {
+		return errors.Join(err, serr)
+	}
+	if n.load(spec, opts) == nil {
+		return nil
+	}
+	// Where owners are known, a predecessor's sockets have no label: without
+	// owners they would be nobody's.
+	if knowsOwners(opts.Programs.KernelTypes) {
 		return err
+	}
+	if serr := spec.Variables["may_own"].Set(uint32(0)); serr != nil {
+		return errors.Join(err, serr)
 	}
 	opts.Programs.KernelTypes = spec.Types // where nothing is read, nothing need be found
 	if n.load(spec, opts) != nil {
 		return err
 	}
 	return nil
+}
+
+// knowsOwners says whether the kernel, by its types or these, describes sockets.
+func knowsOwners(types *btf.Spec) bool {
+	if types == nil {
+		var err error
+		if types, err = btf.LoadKernelSpec(); err != nil {
+			return false
+		}
+	}
+	_, err := types.AnyTypeByName("tcp_sock")
+	return err == nil
 }
 
 // load loads the programs of the network, and then those without which it does.

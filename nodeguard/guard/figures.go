@@ -69,7 +69,7 @@ func (m *meter) keep(who bpf.AccountXosWho, vo xos.VOName, name string) error {
 		return unroomy("figures of "+of.String(), err)
 	}
 	m.whos[of] = who
-	return nil
+	return m.places.give(who)
 }
 
 // forget drops the figures of a job.
@@ -93,6 +93,9 @@ func (m *meter) drop(of owner, who bpf.AccountXosWho) error {
 		if err := in.Delete(who); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
 			return xos.Errorf(xos.Unavailable, "dropping the figures of %s: %w", of, err)
 		}
+	}
+	if err := m.places.take(who); err != nil {
+		return err
 	}
 	if m.whos[of] == who {
 		delete(m.whos, of)
@@ -133,7 +136,9 @@ func (m *meter) sum(who bpf.AccountXosWho) (sum bpf.AccountXosUsed, ok bool, err
 		sum.Written += u.Written
 		sum.Refused += u.Refused
 	}
-	return sum, true, nil
+	bytes, err := m.places.of(who)
+	sum.NetIn, sum.NetOut = sum.NetIn+bytes.In, sum.NetOut+bytes.Out
+	return sum, err == nil, err
 }
 
 // withAlive is figures with what the threads in dir, which live, have done so

@@ -151,7 +151,13 @@ func (s stage) command(t *testing.T, uid uint32, args ...string) *exec.Cmd {
 // listen starts a listener and gives its address.
 func (s stage) listen(t *testing.T, uid uint32, network, address string) string {
 	t.Helper()
-	cmd := s.command(t, uid, "listen", network, address)
+	return s.listens(t, uid, "listen", network, address)
+}
+
+// listens starts an actor that prints the address at which it listens.
+func (s stage) listens(t *testing.T, uid uint32, args ...string) string {
+	t.Helper()
+	cmd := s.command(t, uid, args...)
 	in, _ := cmd.StdinPipe()
 	out, _ := cmd.StdoutPipe()
 	if err := cmd.Start(); err != nil {

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
@@ -23,6 +24,7 @@ type meter struct {
 	log    *slog.Logger
 	pinDir string    // "" without a bpffs
 	used   *ebpf.Map // figures
+	places traffic   // where bytes of packets are counted beside
 	owners *ebpf.Map // who's they are; the programs do not look there
 	links  []link.Link
 	opens  error // why nobody counts opened files
@@ -57,7 +59,7 @@ func text(b []byte) string { return strings.TrimRight(string(b), "\x00") }
 const maxFigures = 65536
 
 // figureMaps are what a successor takes over.
-var figureMaps = []string{bpf.AccountMapUsed, "owner_of_used"}
+var figureMaps = []string{bpf.AccountMapUsed, "owner_of_used", bpf.AccountMapTraffic}
 
 // newMeter puts the programs in force, or takes over a predecessor's. jobs and
 // logins are the cgroups whose sockets are counted, all the one where refused
@@ -70,7 +72,7 @@ func newMeter(jobs, logins, all, pinDir string, depth uint32, log *slog.Logger) 
 	if err := spec.Variables["base"].Set(depth - uint32(bpfVODepth)); err != nil {
 		return nil, xos.Errorf(xos.Internal, "telling the accounting programs where they are: %w", err)
 	}
-	m := &meter{log: log, whos: map[owner]bpf.AccountXosWho{}}
+	m := &meter{log: log, whos: map[owner]bpf.AccountXosWho{}, places: traffic{left: map[uint32]time.Time{}}}
 	if preparePins(pinDir) == nil {
 		m.pinDir = pinDir
 	}
@@ -148,19 +150,20 @@ func (m *meter) makeMaps(spec *ebpf.CollectionSpec) (taken bool, err error) {
 	specs := map[string]*ebpf.MapSpec{
 		figureMaps[0]: spec.Maps[figureMaps[0]].Copy(),
 		figureMaps[1]: {Name: figureMaps[1], Type: ebpf.Hash, KeySize: 16, ValueSize: 4 + xos.MaxName + maxOwner, MaxEntries: maxFigures, Flags: unix.BPF_F_NO_PREALLOC},
+		figureMaps[2]: spec.Maps[figureMaps[2]].Copy(),
 	}
 	taken = m.pinDir != "" && exists(filepath.Join(m.pinDir, figureMaps[0])) && exists(filepath.Join(m.pinDir, figureMaps[1]))
 	for _, at := range []struct {
 		name string
 		to   **ebpf.Map
-	}{{figureMaps[0], &m.used}, {figureMaps[1], &m.owners}} {
+	}{{figureMaps[0], &m.used}, {figureMaps[1], &m.owners}, {figureMaps[2], &m.places.m}} {
 		var opts ebpf.MapOptions
 		if m.pinDir != "" {
 			specs[at.name].Pinning, opts.PinPath = ebpf.PinByName, m.pinDir
 		}
 		*at.to, err = ebpf.NewMapWithOptions(specs[at.name], opts)
 		if errors.Is(err, ebpf.ErrMapIncompatible) {
-			taken = false
+			taken = taken && at.name == figureMaps[2] // only packets are counted there
 			os.Remove(filepath.Join(m.pinDir, at.name))
 			*at.to, err = ebpf.NewMapWithOptions(specs[at.name], opts)
 		}
@@ -182,7 +185,7 @@ func (m *meter) recall() error {
 	if err := all.Err(); err != nil {
 		return xos.Errorf(xos.Unavailable, "listing whose figures there are: %w", err)
 	}
-	return nil
+	return m.places.settle(m.whos)
 }
 
 // close gives up descriptors; what is pinned goes on.
@@ -191,7 +194,7 @@ func (m *meter) close() error {
 	for _, l := range m.links {
 		errs = append(errs, l.Close())
 	}
-	for _, of := range []*ebpf.Map{m.used, m.owners} {
+	for _, of := range []*ebpf.Map{m.used, m.owners, m.places.m} {
 		if of != nil {
 			errs = append(errs, of.Close())
 		}

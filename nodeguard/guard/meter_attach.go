@@ -20,7 +20,7 @@ import (
 // event would count twice, so that one of another version ends first.
 func (m *meter) attach(spec *ebpf.CollectionSpec, jobs, logins, all string, taken bool) error {
 	mark := markOf(spec)
-	replace := ebpf.CollectionOptions{MapReplacements: map[string]*ebpf.Map{bpf.AccountMapUsed: m.used}}
+	replace := ebpf.CollectionOptions{MapReplacements: map[string]*ebpf.Map{bpf.AccountMapUsed: m.used, bpf.AccountMapTraffic: m.places.m}}
 	load := func(name string) (*ebpf.Collection, error) {
 		c, err := ebpf.NewCollectionWithOptions(only(spec, name), replace)
 		if err != nil {
@@ -34,8 +34,8 @@ func (m *meter) attach(spec *ebpf.CollectionSpec, jobs, logins, all string, take
 	}{
 		{"xos_received", jobs, "received_jobs", ebpf.AttachCGroupInetIngress},
 		{"xos_sent", jobs, "sent_jobs", ebpf.AttachCGroupInetEgress},
-		{"xos_received", logins, "received_logins", ebpf.AttachCGroupInetIngress},
-		{"xos_sent", logins, "sent_logins", ebpf.AttachCGroupInetEgress},
+		{"xos_received_login", logins, "received_logins", ebpf.AttachCGroupInetIngress},
+		{"xos_sent_login", logins, "sent_logins", ebpf.AttachCGroupInetEgress},
 		{"xos_refused_sock_create", all, "refused_sock_create", ebpf.AttachCGroupInetSockCreate},
 		{"xos_refused_connect4", all, "refused_connect4", ebpf.AttachCGroupInet4Connect},
 		{"xos_refused_connect6", all, "refused_connect6", ebpf.AttachCGroupInet6Connect},

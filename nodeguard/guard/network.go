@@ -73,11 +73,12 @@ func loadNetwork(cgroup, pinDir string, depth uint32) (*network, error) {
 		attach ebpf.AttachType
 		prog   *ebpf.Program
 	}{
-		{"sock_create", ebpf.AttachCGroupInetSockCreate, n.objs.XosSockCreate},
 		{"connect4", ebpf.AttachCGroupInet4Connect, n.objs.XosConnect4},
 		{"connect6", ebpf.AttachCGroupInet6Connect, n.objs.XosConnect6},
 		{"sendmsg4", ebpf.AttachCGroupUDP4Sendmsg, n.objs.XosSendmsg4},
 		{"sendmsg6", ebpf.AttachCGroupUDP6Sendmsg, n.objs.XosSendmsg6},
+		// The last: those before it know what it has labelled, and what it has not.
+		{"sock_create", ebpf.AttachCGroupInetSockCreate, n.objs.XosSockCreate},
 	} {
 		l, err := attach(cgroup, p.attach, p.prog, filepath.Join(pinDir, "link_"+p.name), pinned)
 		if err != nil {

@@ -53,7 +53,9 @@ func (g *Guard) Arrive(a xos.Account, uid uint32) error {
 	if err := enter(func() error { return g.meter.used.Put(who, none) }); err != nil {
 		return xos.Errorf(xos.Unavailable, "beginning anew to count what %s uses: %w", a, err)
 	}
-	return nil
+	g.meter.mu.Lock()
+	defer g.meter.mu.Unlock()
+	return g.meter.places.empty(who)
 }
 
 // sliceOf is where systemd keeps the processes of a uid's logins.

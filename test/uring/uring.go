@@ -74,10 +74,14 @@ func do(polled bool, e sqe) error {
 	if polled {
 		flags |= uringWakeup
 	}
-	// A signal ends the wait, with EINTR or, where the entry was taken, without.
-	for atomic.LoadUint32((*uint32)(unsafe.Pointer(&ring[p.cq.tail]))) == 0 {
-		if _, _, errno := unix.Syscall6(unix.SYS_IO_URING_ENTER, fd, 1, 1, flags, 0, 0); errno != 0 && errno != unix.EINTR {
+	// A signal ends the waiting, of a call that has submitted without an error.
+	for submit := uintptr(1); atomic.LoadUint32((*uint32)(unsafe.Pointer(&ring[p.cq.tail]))) == 0; {
+		n, _, errno := unix.Syscall6(unix.SYS_IO_URING_ENTER, fd, submit, 1, flags, 0, 0)
+		if errno != 0 && errno != unix.EINTR {
 			return fmt.Errorf("io_uring_enter: %w", errno)
+		}
+		if errno == 0 {
+			submit -= min(n, submit)
 		}
 	}
 	res := int32(binary.NativeEndian.Uint32(ring[p.cq.cqes+8:]))
