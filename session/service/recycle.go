@@ -122,7 +122,10 @@ func (s *Service) dismiss(p *person) error {
 	}
 	s.forget(p)
 	// Who does not find the person must not find the record either, and it must
-	// not be taken from one who comes back at once: so both go under one lock.
+	// not be taken from one who comes back at once: so both go under one lock. What
+	// sshd is told of one who comes back waits for the other.
+	s.vouching.Lock()
+	defer s.vouching.Unlock()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if p.uses > 0 {
@@ -135,6 +138,7 @@ func (s *Service) dismiss(p *person) error {
 		p.idle.Stop()
 	}
 	delete(s.people, p.account)
+	s.unannounce(p.account)
 	return nil
 }
 

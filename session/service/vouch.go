@@ -36,7 +36,7 @@ func (s *Service) vouch(p *person) {
 	if want == has {
 		return
 	}
-	path := filepath.Join(s.cfg.Run, principalsDir, s.home(p.account), principalsFile)
+	path := s.principalsPath(p.account)
 	var err error
 	if want {
 		err = s.announce(path, p.account)
@@ -53,6 +53,21 @@ func (s *Service) vouch(p *person) {
 	s.mu.Lock()
 	p.vouched = want
 	s.mu.Unlock()
+}
+
+func (s *Service) principalsPath(a xos.Account) string {
+	return filepath.Join(s.cfg.Run, principalsDir, s.home(a), principalsFile)
+}
+
+// unannounce takes away what is left of what sshd was told of an account that is not
+// here any more. vouching is held.
+func (s *Service) unannounce(a xos.Account) {
+	path := s.principalsPath(a)
+	for _, path := range []string{path, filepath.Dir(path)} {
+		if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+			s.Log.Error("what sshd was told in advance", "account", a, "error", err)
+		}
+	}
 }
 
 // vouched reports whether sshd may have let an account in by what it was told.
