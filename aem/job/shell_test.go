@@ -22,6 +22,7 @@ import (
 type shell struct {
 	t   *testing.T
 	tty *os.File
+	pid int
 
 	mu  sync.Mutex
 	out bytes.Buffer
@@ -67,7 +68,7 @@ func (mc *machine) shell(tools string) *shell {
 		t.Fatal(err)
 	}
 	slave.Close()
-	s := &shell{t: t, tty: master}
+	s := &shell{t: t, tty: master, pid: cmd.Process.Pid}
 	go func() {
 		buf := make([]byte, 4096)
 		for {
@@ -117,6 +118,21 @@ func (s *shell) expect(pattern string) []string {
 	}
 	s.t.Fatalf("waited for %q, but the terminal shows %q", pattern, got)
 	return nil
+}
+
+// key types a control character, which the terminal sends to the program that
+// has it. bash names a program that it brings back before it gives it the
+// terminal, and takes an interrupt in between for its own.
+func (s *shell) key(c byte) {
+	s.t.Helper()
+	until(s.t, "a program with the terminal", func() bool {
+		group, err := unix.IoctlGetInt(int(s.tty.Fd()), unix.TIOCGPGRP)
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		return group != s.pid
+	})
+	s.write(string(c))
 }
 
 // do types a line and waits for its output, and for the next prompt.
@@ -230,18 +246,18 @@ func TestRootShell(t *testing.T) {
 			s.expect(`go`)
 		}
 		begin()
-		s.write("\x03")
+		s.key(0x03)
 		s.expect(`> `)
 		s.run("(exit $?)", 130)
 		begin()
-		s.write("\x1a")
+		s.key(0x1a)
 		s.expect(`Stopped`)
 		s.expect(`> `)
 		s.do("until xps | grep -q suspended; do sleep 0.05; done; echo frozen", `frozen`)
 		s.do("bg; until xps | grep -q running; do sleep 0.05; done; echo thawed", `thawed`)
 		s.write("fg\n")
 		s.expect(`xsub`)
-		s.write("\x03")
+		s.key(0x03)
 		s.expect(`> `)
 		s.run("(exit $?)", 130)
 		gone()
