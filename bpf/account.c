@@ -22,8 +22,8 @@ struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, XOS_PLACES);
 	__type(key, __u32);
-	__type(value, struct xos_traffic);
-} traffic SEC(".maps");
+	__type(value, struct xos_place);
+} places SEC(".maps");
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 
@@ -88,58 +88,61 @@ static __always_inline void of_current(struct account *a)
 			__sync_fetch_and_add(&(account).vo->field, n);  \
 	} while (0)
 
-/* add counts a packet for one, and says whether figures of him are kept. */
-static __always_inline int add(__u32 kind, __u64 id, __u32 bytes, int out)
+/* What comes often; each is in a place as well as among all other figures. */
+enum often { NET_IN, NET_OUT, OPENS };
+
+/* add counts what came for one, and says whether figures of him are kept. */
+static __always_inline int add(__u32 kind, __u64 id, enum often what, __u32 n)
 {
 	__u64 number = kind == XOS_OF_USER ? id | XOS_PLACE_OF_USER : id;
 	__u32 at = number % XOS_PLACES;
-	struct xos_traffic *t = bpf_map_lookup_elem(&traffic, &at);
+	struct xos_place *p = bpf_map_lookup_elem(&places, &at);
 	struct xos_used *u;
 
-	if (t && t->number == number) {
-		__sync_fetch_and_add(out ? &t->out : &t->in, bytes);
+	if (p && p->number == number) {
+		__sync_fetch_and_add(what == OPENS ? &p->opens : what == NET_OUT ? &p->net_out : &p->net_in, n);
 		return 1;
 	}
 	u = figures_of(kind, id);
 	if (!u)
 		return 0;
-	__sync_fetch_and_add(out ? &u->net_out : &u->net_in, bytes);
+	__sync_fetch_and_add(what == OPENS ? &u->opens : what == NET_OUT ? &u->net_out : &u->net_in, n);
 	return 1;
 }
 
-static __always_inline void of_user_packet(struct __sk_buff *skb, int out)
+static __always_inline void of_user_packet(struct __sk_buff *skb, enum often what)
 {
 	__u32 uid = bpf_get_socket_uid(skb);
 
 	if (uid >= XOS_FIRST_ID && uid <= XOS_LAST_ID)
-		add(XOS_OF_USER, uid, skb->len, out);
+		add(XOS_OF_USER, uid, what, skb->len);
 }
 
 /* of_packet counts for a job and its VO. What is still sent from sockets of a job
  * that is not known any more is the VO's; from others, the user's. */
-static __always_inline void of_packet(struct __sk_buff *skb, int out)
+static __always_inline void of_packet(struct __sk_buff *skb, enum often what)
 {
 	__u64 job = bpf_skb_ancestor_cgroup_id(skb, base + XOS_ACCOUNT_JOB);
 
 	if (job) {
-		add(XOS_OF_JOB, job, skb->len, out);
-		if (add(XOS_OF_VO, bpf_skb_ancestor_cgroup_id(skb, base + XOS_ACCOUNT_VO), skb->len, out))
+		add(XOS_OF_JOB, job, what, skb->len);
+		if (add(XOS_OF_VO, bpf_skb_ancestor_cgroup_id(skb, base + XOS_ACCOUNT_VO), what, skb->len))
 			return;
 	}
-	of_user_packet(skb, out);
+	of_user_packet(skb, what);
 }
 
 SEC("cgroup_skb/ingress")
 int xos_received(struct __sk_buff *skb)
 {
-	of_packet(skb, 0);
+	of_packet(skb, NET_IN);
 	return 1;
 }
 
 SEC("cgroup_skb/egress")
 int xos_sent(struct __sk_buff *skb)
 {
-	of_packet(skb, 1);
+	of_packet(skb, NET_OUT);
 	return 1;
 }
 
@@ -147,14 +150,14 @@ int xos_sent(struct __sk_buff *skb)
 SEC("cgroup_skb/ingress")
 int xos_received_login(struct __sk_buff *skb)
 {
-	of_user_packet(skb, 0);
+	of_user_packet(skb, NET_IN);
 	return 1;
 }
 
 SEC("cgroup_skb/egress")
 int xos_sent_login(struct __sk_buff *skb)
 {
-	of_user_packet(skb, 1);
+	of_user_packet(skb, NET_OUT);
 	return 1;
 }
 
@@ -195,12 +198,19 @@ int xos_ended(struct bpf_raw_tracepoint_args *ctx)
 SEC("fexit/security_file_open")
 int BPF_PROG(xos_opened, struct file *file, int ret)
 {
-	struct account a;
+	__u64 job;
+	__u32 uid;
 
 	if (ret)
 		return 0;
-	of_current(&a);
-	ADD(a, opens, 1);
+	job = bpf_get_current_ancestor_cgroup_id(base + XOS_ACCOUNT_JOB);
+	if (job && add(XOS_OF_JOB, job, OPENS, 1)) {
+		add(XOS_OF_VO, bpf_get_current_ancestor_cgroup_id(base + XOS_ACCOUNT_VO), OPENS, 1);
+		return 0;
+	}
+	uid = bpf_get_current_uid_gid();
+	if (uid >= XOS_FIRST_ID && uid <= XOS_LAST_ID)
+		add(XOS_OF_USER, uid, OPENS, 1);
 	return 0;
 }
 

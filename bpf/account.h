@@ -34,7 +34,7 @@ struct xos_used {
 	__u64 refused; /* what vonet.c's programs refused, and the LSM programs */
 };
 
-/* Bytes of packets come often, so that they have places of their own, found
+/* Packets and opened files come often, so that they have places of their own, found
  * without a search: the one of a number is what it leaves when divided. Who finds
  * another's number there is counted above. The loader gives and takes places. */
 #define XOS_PLACES 4096
@@ -42,9 +42,10 @@ struct xos_used {
 /* In a place, the number of a user is her uid with this; of others, that of their cgroup. */
 #define XOS_PLACE_OF_USER (1ull << 63)
 
-struct xos_traffic {
-	__u64 in;
-	__u64 out;
+struct xos_place {
+	__u64 net_in;
+	__u64 net_out;
+	__u64 opens;
 	__u64 number; /* 0 for nobody's; the last, since a place is written in order */
 };
 

@@ -21,10 +21,11 @@ const (
 	AccountXosKindXOS_OF_USER AccountXosKind = 3
 )
 
-type AccountXosTraffic struct {
+type AccountXosPlace struct {
 	_      structs.HostLayout
-	In     uint64
-	Out    uint64
+	NetIn  uint64
+	NetOut uint64
+	Opens  uint64
 	Number uint64
 }
 
@@ -51,7 +52,7 @@ type AccountXosWho struct {
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	AccountMapDepths                = "depths"
-	AccountMapTraffic               = "traffic"
+	AccountMapPlaces                = "places"
 	AccountMapUsed                  = "used"
 	AccountProgXosDepth             = "xos_depth"
 	AccountProgXosEnded             = "xos_ended"
@@ -133,9 +134,9 @@ type AccountProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type AccountMapSpecs struct {
-	Depths  *ebpf.MapSpec `ebpf:"depths"`
-	Traffic *ebpf.MapSpec `ebpf:"traffic"`
-	Used    *ebpf.MapSpec `ebpf:"used"`
+	Depths *ebpf.MapSpec `ebpf:"depths"`
+	Places *ebpf.MapSpec `ebpf:"places"`
+	Used   *ebpf.MapSpec `ebpf:"used"`
 }
 
 // AccountVariableSpecs contains global variables before they are loaded into the kernel.
@@ -166,15 +167,15 @@ func (o *AccountObjects) Close() error {
 //
 // It can be passed to LoadAccountObjects or ebpf.CollectionSpec.LoadAndAssign.
 type AccountMaps struct {
-	Depths  *ebpf.Map `ebpf:"depths"`
-	Traffic *ebpf.Map `ebpf:"traffic"`
-	Used    *ebpf.Map `ebpf:"used"`
+	Depths *ebpf.Map `ebpf:"depths"`
+	Places *ebpf.Map `ebpf:"places"`
+	Used   *ebpf.Map `ebpf:"used"`
 }
 
 func (m *AccountMaps) Close() error {
 	return _AccountClose(
 		m.Depths,
-		m.Traffic,
+		m.Places,
 		m.Used,
 	)
 }

@@ -46,6 +46,8 @@ func act(args []string) int {
 		return 0
 	case "execs":
 		return execMany(network)
+	case "opens":
+		return openMany(network)
 	case "sends":
 		return sendMany(network)
 	case "knocks":

@@ -136,8 +136,10 @@ func (m *meter) sum(who bpf.AccountXosWho) (sum bpf.AccountXosUsed, ok bool, err
 		sum.Written += u.Written
 		sum.Refused += u.Refused
 	}
-	bytes, err := m.places.of(who)
-	sum.NetIn, sum.NetOut = sum.NetIn+bytes.In, sum.NetOut+bytes.Out
+	often, err := m.places.of(who)
+	sum.NetIn += often.NetIn
+	sum.NetOut += often.NetOut
+	sum.Opens += often.Opens
 	return sum, err == nil, err
 }
 

@@ -24,7 +24,7 @@ type meter struct {
 	log    *slog.Logger
 	pinDir string    // "" without a bpffs
 	used   *ebpf.Map // figures
-	places traffic   // where bytes of packets are counted beside
+	places places    // where packets and opened files are counted beside
 	owners *ebpf.Map // who's they are; the programs do not look there
 	links  []link.Link
 	opens  error // why nobody counts opened files
@@ -59,7 +59,7 @@ func text(b []byte) string { return strings.TrimRight(string(b), "\x00") }
 const maxFigures = 65536
 
 // figureMaps are what a successor takes over.
-var figureMaps = []string{bpf.AccountMapUsed, "owner_of_used", bpf.AccountMapTraffic}
+var figureMaps = []string{bpf.AccountMapUsed, "owner_of_used", bpf.AccountMapPlaces}
 
 // newMeter puts the programs in force, or takes over a predecessor's. jobs and
 // logins are the cgroups whose sockets are counted, all the one where refused
@@ -72,7 +72,7 @@ func newMeter(jobs, logins, all, pinDir string, depth uint32, log *slog.Logger) 
 	if err := spec.Variables["base"].Set(depth - uint32(bpfVODepth)); err != nil {
 		return nil, xos.Errorf(xos.Internal, "telling the accounting programs where they are: %w", err)
 	}
-	m := &meter{log: log, whos: map[owner]bpf.AccountXosWho{}, places: traffic{left: map[uint32]time.Time{}}}
+	m := &meter{log: log, whos: map[owner]bpf.AccountXosWho{}, places: places{left: map[uint32]time.Time{}}}
 	if preparePins(pinDir) == nil {
 		m.pinDir = pinDir
 	}
@@ -163,13 +163,16 @@ func (m *meter) makeMaps(spec *ebpf.CollectionSpec) (taken bool, err error) {
 		}
 		*at.to, err = ebpf.NewMapWithOptions(specs[at.name], opts)
 		if errors.Is(err, ebpf.ErrMapIncompatible) {
-			taken = taken && at.name == figureMaps[2] // only packets are counted there
+			taken = taken && at.name == figureMaps[2] // packets and opened files only
 			os.Remove(filepath.Join(m.pinDir, at.name))
 			*at.to, err = ebpf.NewMapWithOptions(specs[at.name], opts)
 		}
 		if err != nil {
 			return false, xos.Errorf(xos.NotSupported, "this kernel refuses the accounting programs' maps: %w", err)
 		}
+	}
+	if m.pinDir != "" {
+		os.Remove(filepath.Join(m.pinDir, "traffic")) // an earlier version's
 	}
 	return taken, nil
 }

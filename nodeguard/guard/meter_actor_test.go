@@ -2,6 +2,7 @@ package guard_test
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -32,6 +33,25 @@ func execMany(string) int {
 		for range rounds {
 			if err := exec.Command(os.Args[0], "actor", "nothing", "-", "-").Run(); err != nil {
 				return err
+			}
+		}
+		return nil
+	})
+}
+
+// openMany opens a file so many times in each worker, and one that is not there.
+func openMany(text string) int {
+	return together(func(int) error {
+		times, err := strconv.Atoi(text)
+		if err != nil {
+			return err
+		}
+		for range times {
+			if err := opens("/dev/null", os.O_RDONLY); err != nil {
+				return err
+			}
+			if err := opens("/dev/null/none", os.O_RDONLY); err == nil {
+				return errors.New("what is not there was opened")
 			}
 		}
 		return nil

@@ -20,7 +20,7 @@ import (
 // event would count twice, so that one of another version ends first.
 func (m *meter) attach(spec *ebpf.CollectionSpec, jobs, logins, all string, taken bool) error {
 	mark := markOf(spec)
-	replace := ebpf.CollectionOptions{MapReplacements: map[string]*ebpf.Map{bpf.AccountMapUsed: m.used, bpf.AccountMapTraffic: m.places.m}}
+	replace := ebpf.CollectionOptions{MapReplacements: map[string]*ebpf.Map{bpf.AccountMapUsed: m.used, bpf.AccountMapPlaces: m.places.m}}
 	load := func(name string) (*ebpf.Collection, error) {
 		c, err := ebpf.NewCollectionWithOptions(only(spec, name), replace)
 		if err != nil {

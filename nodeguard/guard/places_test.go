@@ -2,13 +2,17 @@ package guard_test
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -16,6 +20,7 @@ import (
 
 	"github.com/xtreemos/xos"
 	"github.com/xtreemos/xos/bpf"
+	"github.com/xtreemos/xos/nodeguard"
 	"github.com/xtreemos/xos/nodeguard/guard"
 )
 
@@ -25,12 +30,12 @@ const rival = alice + 4096
 // holder says who has the place of alice and her rival.
 func (s stage) holder(t *testing.T) uint32 {
 	t.Helper()
-	m, err := ebpf.LoadPinnedMap(filepath.Join(s.cfg.PinDir, bpf.AccountMapTraffic), nil)
+	m, err := ebpf.LoadPinnedMap(filepath.Join(s.cfg.PinDir, bpf.AccountMapPlaces), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer m.Close()
-	var each []bpf.AccountXosTraffic
+	var each []bpf.AccountXosPlace
 	if err := m.Lookup(uint32(alice%4096), &each); err != nil {
 		t.Fatal(err)
 	}
@@ -119,6 +124,68 @@ func TestRootOnePlaceForTwo(t *testing.T) {
 	check("a successor has given it", s.holder(t), 2*many, 8*many)
 	if s.holder(t) == 0 {
 		t.Error("the place stays nobody's")
+	}
+}
+
+// TestRootOpensAreExact has a job, and the sessions of two whose opened files would be
+// counted in one place, open files at the same time, from many threads. A kernel that
+// gives BPF no trampoline has figures that say so.
+func TestRootOpensAreExact(t *testing.T) {
+	s := metered(t)
+	ofRival := xos.Account{User: "rival", VO: "chemistry"}
+	if err := s.Login(t.Context(), ofRival, rival); err != nil {
+		t.Fatal(err)
+	}
+	a := s.begun(t, ofAlice)
+	_, features := s.Level()
+	have := slices.ContainsFunc(features, func(f nodeguard.Feature) bool { return f.Name == "accounting of opens" && f.Have })
+	if !have {
+		if os.Getenv("XOS_LSM") != "" {
+			t.Errorf("this kernel has trampolines: %+v", features)
+		}
+		if u := s.used(t, ofAlice); u.Opens != 0 || !slices.Contains(u.Uncounted, "opens") {
+			t.Errorf("figures of a kernel without trampolines: %+v", u)
+		}
+		return
+	}
+	// A program opens some by itself, to begin with.
+	open := func(times int) (job, session, other uint64) {
+		t.Helper()
+		t.Run("at once", func(t *testing.T) {
+			for name, do := range map[string]func(t *testing.T){
+				"job":     func(t *testing.T) { a.run(t, alice, "opens", strconv.Itoa(times), "-") },
+				"session": func(t *testing.T) { s.run(t, alice, "opens", strconv.Itoa(times), "-") },
+				"other":   func(t *testing.T) { s.run(t, rival, "opens", strconv.Itoa(2*times), "-") },
+			} {
+				t.Run(name, func(t *testing.T) { t.Parallel(); do(t) })
+			}
+		})
+		ofSession, err := s.LoginsUsed(t.Context(), alice)
+		ofOther, err2 := s.LoginsUsed(t.Context(), rival)
+		if err := errors.Join(err, err2); err != nil {
+			t.Fatal(err)
+		}
+		return s.used(t, ofAlice).Opens, ofSession.Opens, ofOther.Opens
+	}
+	job0, session0, other0 := open(0)
+	job, session, other := open(500)
+	const many = 500 * workers
+	for _, f := range []struct {
+		what      string
+		got, want uint64
+	}{
+		{"alice's job", job, 2*job0 + many},
+		{"alice's session", session, 2*session0 + many},
+		{"another's session", other, 2*other0 + 2*many},
+	} {
+		if f.got != f.want {
+			t.Errorf("%s: %d files, want %d", f.what, f.got, f.want)
+		}
+	}
+	w := httptest.NewRecorder()
+	s.Metrics().ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
+	if line := fmt.Sprintf("xos_vo_opened_files_total{vo=%q} %d\n", "physics", job); !strings.Contains(w.Body.String(), line) {
+		t.Errorf("%q is not in\n%s", line, w.Body)
 	}
 }
 

@@ -9,18 +9,18 @@ import (
 	"github.com/xtreemos/xos/bpf"
 )
 
-// traffic has the places in which bytes of packets are counted. Who has none, since
+// places has the places in which packets and opened files are counted. Who has none, since
 // another has it, is counted among all other figures. The map outlives this process.
-type traffic struct {
+type places struct {
 	m *ebpf.Map
 	// left is when a place was given up. A packet that found it before is soon
 	// counted: until then nobody else has it.
 	left map[uint32]time.Time
 }
 
-// places is XOS_PLACES of bpf/account.h, placeOfUser XOS_PLACE_OF_USER.
+// manyPlaces is XOS_PLACES of bpf/account.h, placeOfUser XOS_PLACE_OF_USER.
 const (
-	places      = 4096
+	manyPlaces  = 4096
 	placeOfUser = 1 << 63
 	settling    = time.Second
 )
@@ -31,99 +31,100 @@ func placeOf(who bpf.AccountXosWho) (number uint64, at uint32) {
 	if who.Kind == uint32(bpf.AccountXosKindXOS_OF_USER) {
 		number |= placeOfUser
 	}
-	return number, uint32(number % places)
+	return number, uint32(number % manyPlaces)
 }
 
 // holder says whose a place is, 0 for nobody's, and what was counted in it.
-func (t *traffic) holder(at uint32) (number uint64, sum bpf.AccountXosTraffic, err error) {
-	var each []bpf.AccountXosTraffic
-	if err := t.m.Lookup(at, &each); err != nil {
-		return 0, sum, xos.Errorf(xos.Unavailable, "reading the traffic of place %d: %w", at, err)
+func (p *places) holder(at uint32) (number uint64, sum bpf.AccountXosPlace, err error) {
+	var each []bpf.AccountXosPlace
+	if err := p.m.Lookup(at, &each); err != nil {
+		return 0, sum, xos.Errorf(xos.Unavailable, "reading place %d of the figures: %w", at, err)
 	}
 	for _, of := range each {
 		number |= of.Number // of all processors alike
-		sum.In += of.In
-		sum.Out += of.Out
+		sum.NetIn += of.NetIn
+		sum.NetOut += of.NetOut
+		sum.Opens += of.Opens
 	}
 	return number, sum, nil
 }
 
 // give gives one its place if nobody has it, nor had it just now.
-func (t *traffic) give(who bpf.AccountXosWho) error {
+func (p *places) give(who bpf.AccountXosWho) error {
 	number, at := placeOf(who)
-	has, _, err := t.holder(at)
-	if err != nil || has != 0 || time.Since(t.left[at]) < settling {
+	has, _, err := p.holder(at)
+	if err != nil || has != 0 || time.Since(p.left[at]) < settling {
 		return err
 	}
-	return t.put(at, number)
+	return p.put(at, number)
 }
 
 // empty begins anew to count in one's place.
-func (t *traffic) empty(who bpf.AccountXosWho) error {
+func (p *places) empty(who bpf.AccountXosWho) error {
 	number, at := placeOf(who)
-	if has, _, err := t.holder(at); err != nil || has != number {
+	if has, _, err := p.holder(at); err != nil || has != number {
 		return err
 	}
-	return t.put(at, number)
+	return p.put(at, number)
 }
 
 // take takes away one's place, with what was counted in it.
-func (t *traffic) take(who bpf.AccountXosWho) error {
+func (p *places) take(who bpf.AccountXosWho) error {
 	number, at := placeOf(who)
-	if has, _, err := t.holder(at); err != nil || has != number {
+	if has, _, err := p.holder(at); err != nil || has != number {
 		return err
 	}
-	t.left[at] = time.Now()
-	return t.put(at, 0)
+	p.left[at] = time.Now()
+	return p.put(at, 0)
 }
 
-func (t *traffic) put(at uint32, number uint64) error {
+func (p *places) put(at uint32, number uint64) error {
 	n, err := ebpf.PossibleCPU()
 	if err != nil {
 		return xos.Errorf(xos.Internal, "counting processors: %w", err)
 	}
-	each := make([]bpf.AccountXosTraffic, n)
+	each := make([]bpf.AccountXosPlace, n)
 	for i := range each {
 		each[i].Number = number
 	}
-	if err := t.m.Put(at, each); err != nil {
-		return xos.Errorf(xos.Unavailable, "writing place %d of the traffic: %w", at, err)
+	if err := p.m.Put(at, each); err != nil {
+		return xos.Errorf(xos.Unavailable, "writing place %d of the figures: %w", at, err)
 	}
 	return nil
 }
 
 // of gives what was counted for one in its place.
-func (t *traffic) of(who bpf.AccountXosWho) (sum bpf.AccountXosTraffic, err error) {
+func (p *places) of(who bpf.AccountXosWho) (sum bpf.AccountXosPlace, err error) {
 	number, at := placeOf(who)
-	has, sum, err := t.holder(at)
+	has, sum, err := p.holder(at)
 	if has != number {
-		return bpf.AccountXosTraffic{}, err
+		return bpf.AccountXosPlace{}, err
 	}
 	return sum, err
 }
 
 // settle gives places to all who are known, and takes them from those who are not:
 // a predecessor may have died between.
-func (t *traffic) settle(known map[owner]bpf.AccountXosWho) error {
+func (p *places) settle(known map[owner]bpf.AccountXosWho) error {
 	numbers := map[uint64]bool{}
 	for _, who := range known {
 		number, _ := placeOf(who)
 		numbers[number] = true
 	}
-	for at := range uint32(places) {
-		has, _, err := t.holder(at)
+	for at := range uint32(manyPlaces) {
+		has, _, err := p.holder(at)
 		if err != nil {
 			return err
 		}
 		if has != 0 && !numbers[has] {
-			t.left[at] = time.Now()
-			if err := t.put(at, 0); err != nil {
+			p.left[at] = time.Now()
+			if err := p.put(at, 0); err != nil {
 				return err
 			}
 		}
 	}
 	for _, who := range known {
-		if err := t.give(who); err != nil {
+		if err := p.give(who); err != nil {
 			return err
 		}
 	}
