@@ -54,6 +54,7 @@ struct task_struct {
 	struct css_set *cgroups;
 	struct nsproxy *nsproxy;
 	const struct cred *real_cred;
+	const struct cred *cred;
 };
 
 struct super_block {

@@ -4,7 +4,7 @@
  *
  * A process is its VO's by the cgroup that systemd or the guard put it into,
  * which it cannot leave, whatever it executes or unshares; else by its real
- * uid. Nothing is cached: both are one look-up. What the kernel gives a hook is
+ * uid. What was found is kept in the thread. What the kernel gives a hook is
  * read directly, which costs a load; a read with checks is a call. */
 #ifndef XOS_LABEL_H
 #define XOS_LABEL_H
@@ -33,6 +33,32 @@ struct {
 	__type(key, __u64);
 	__type(value, struct xos_cgroup);
 } vo_of_cgroup SEC(".maps");
+
+/* What a thread of a VO was found to be. It is found anew when its cgroup or its
+ * uid is another, or labels have changed since: a cgroup's number is never given
+ * twice. */
+struct xos_found {
+	__u64 cgroup;
+	__u32 uid;
+	__u32 vo;        /* its label */
+	__u32 vo_of_uid; /* that of its uid alone, which what it owns has */
+	__u32 changes;   /* label_changes when it was found */
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_TASK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, struct xos_found);
+} found SEC(".maps");
+
+/* How often labels were changed. The loader adds to it after each change. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u32);
+} label_changes SEC(".maps");
 
 /* A variable, which every program compares with what it is: a look-up would be
  * most of what some of them do. */
@@ -101,28 +127,66 @@ static __always_inline __u64 cgroup_id(struct cgroup *g)
 	return BPF_CORE_READ(top, kn, id);
 }
 
+static __always_inline __u32 *changes(void)
+{
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(&label_changes, &zero);
+}
+
+/* find looks up the label of the process that acts, and keeps a VO's. */
+static __noinline __u32 find(void)
+{
+	__u64 id = bpf_get_current_ancestor_cgroup_id(XOS_VO_LEVEL);
+	__u32 uid = bpf_get_current_uid_gid(), vo, vo_of_uid, *at = changes();
+	struct xos_cgroup *g;
+	struct xos_found *f;
+	__u32 now = at ? __sync_fetch_and_add(at, 0) : 0; /* before what is looked up */
+
+	g = bpf_map_lookup_elem(&vo_of_cgroup, &id);
+	vo_of_uid = label_of_uid(uid);
+	vo = g && !(g->logins && uid == 0) ? g->vo : vo_of_uid;
+	if (!at || vo == XOS_SYSTEM || vo == XOS_STRANGER)
+		return vo;
+	f = bpf_task_storage_get(&found, bpf_get_current_task_btf(), 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
+	if (!f)
+		return vo;
+	f->cgroup = bpf_get_current_cgroup_id();
+	f->uid = uid;
+	f->vo = vo;
+	f->vo_of_uid = vo_of_uid;
+	f->changes = now;
+	return vo;
+}
+
+/* known gives what the process that acts was found to be, if that is still so. */
+static __always_inline struct xos_found *known(void)
+{
+	struct task_struct *self = bpf_get_current_task_btf();
+	struct xos_found *f = bpf_task_storage_get(&found, self, 0, 0);
+	__u32 *now = changes();
+
+	if (!f || !now || f->changes != *now || f->uid != self->cred->uid.val ||
+	    f->cgroup != self->cgroups->dfl_cgrp->kn->id)
+		return 0;
+	return f;
+}
+
 /* subject is the label of the process that acts. */
 static __always_inline __u32 subject(void)
 {
-	__u64 id = bpf_get_current_ancestor_cgroup_id(XOS_VO_LEVEL);
-	struct xos_cgroup *g = bpf_map_lookup_elem(&vo_of_cgroup, &id);
-	__u32 uid;
+	struct xos_found *f = known();
 
-	if (g && !g->logins)
-		return g->vo;
-	uid = bpf_get_current_uid_gid();
-	return g && uid ? g->vo : label_of_uid(uid);
+	return f ? f->vo : find();
 }
 
-/* label_beside gives the label of what has this uid and is in this cgroup. vo is
- * the current process's, which it has too if it is alike in both. */
-static __always_inline __u32 label_beside(__u32 vo, struct cgroup *g, __u32 uid)
+/* alike says whether what has this uid and is in this cgroup has the label of the
+ * process that acts, whichever that is, because it has both too. */
+static __always_inline int alike(struct cgroup *g, __u32 uid)
 {
 	struct task_struct *self = bpf_get_current_task_btf();
 
-	if (self->cgroups->dfl_cgrp == g && self->real_cred->uid.val == uid)
-		return vo;
-	return label(cgroup_id(g), uid);
+	return self->cgroups->dfl_cgrp == g && self->cred->uid.val == uid;
 }
 
 /* probed says whether the loader tries this hook now, on this very thread. */
@@ -214,15 +278,19 @@ static __always_inline int judge(__u32 hook, __u32 aim, __u32 vo, __u32 object_v
 static __always_inline int judge_task(__u32 hook, __u32 aim, struct task_struct *p)
 {
 	struct xos_object o = {};
-	__u32 vo = subject(), object_vo;
+	__u32 uid = p->real_cred->uid.val, vo, object_vo;
+	struct cgroup *g = p->cgroups->dfl_cgrp;
 
+	if (alike(g, uid))
+		return 0;
+	vo = subject();
 	if (!vo)
 		return 0;
-	object_vo = label_beside(vo, p->cgroups->dfl_cgrp, p->real_cred->uid.val);
+	object_vo = label(cgroup_id(g), uid);
 	if (!refused(aim, vo, object_vo))
 		return 0;
 	o.id = p->tgid;
-	o.uid = p->real_cred->uid.val;
+	o.uid = uid;
 	tell(hook, vo, object_vo, &o);
 	return -EPERM;
 }

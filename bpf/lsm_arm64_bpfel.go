@@ -19,6 +19,15 @@ type LsmXosCgroup struct {
 	Logins uint32
 }
 
+type LsmXosFound struct {
+	_       structs.HostLayout
+	Cgroup  uint64
+	Uid     uint32
+	Vo      uint32
+	VoOfUid uint32
+	Changes uint32
+}
+
 type LsmXosHook uint32
 
 const (
@@ -101,7 +110,9 @@ type LsmXosWho struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	LsmMapFound                 = "found"
 	LsmMapIsolation             = "isolation"
+	LsmMapLabelChanges          = "label_changes"
 	LsmMapLsmCounts             = "lsm_counts"
 	LsmMapLsmTallies            = "lsm_tallies"
 	LsmMapRefusals              = "refusals"
@@ -230,15 +241,17 @@ type LsmProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type LsmMapSpecs struct {
-	Isolation   *ebpf.MapSpec `ebpf:"isolation"`
-	LsmCounts   *ebpf.MapSpec `ebpf:"lsm_counts"`
-	LsmTallies  *ebpf.MapSpec `ebpf:"lsm_tallies"`
-	Refusals    *ebpf.MapSpec `ebpf:"refusals"`
-	SocketLists *ebpf.MapSpec `ebpf:"socket_lists"`
-	Tellings    *ebpf.MapSpec `ebpf:"tellings"`
-	Used        *ebpf.MapSpec `ebpf:"used"`
-	VoOfCgroup  *ebpf.MapSpec `ebpf:"vo_of_cgroup"`
-	VoOfUid     *ebpf.MapSpec `ebpf:"vo_of_uid"`
+	Found        *ebpf.MapSpec `ebpf:"found"`
+	Isolation    *ebpf.MapSpec `ebpf:"isolation"`
+	LabelChanges *ebpf.MapSpec `ebpf:"label_changes"`
+	LsmCounts    *ebpf.MapSpec `ebpf:"lsm_counts"`
+	LsmTallies   *ebpf.MapSpec `ebpf:"lsm_tallies"`
+	Refusals     *ebpf.MapSpec `ebpf:"refusals"`
+	SocketLists  *ebpf.MapSpec `ebpf:"socket_lists"`
+	Tellings     *ebpf.MapSpec `ebpf:"tellings"`
+	Used         *ebpf.MapSpec `ebpf:"used"`
+	VoOfCgroup   *ebpf.MapSpec `ebpf:"vo_of_cgroup"`
+	VoOfUid      *ebpf.MapSpec `ebpf:"vo_of_uid"`
 }
 
 // LsmVariableSpecs contains global variables before they are loaded into the kernel.
@@ -273,20 +286,24 @@ func (o *LsmObjects) Close() error {
 //
 // It can be passed to LoadLsmObjects or ebpf.CollectionSpec.LoadAndAssign.
 type LsmMaps struct {
-	Isolation   *ebpf.Map `ebpf:"isolation"`
-	LsmCounts   *ebpf.Map `ebpf:"lsm_counts"`
-	LsmTallies  *ebpf.Map `ebpf:"lsm_tallies"`
-	Refusals    *ebpf.Map `ebpf:"refusals"`
-	SocketLists *ebpf.Map `ebpf:"socket_lists"`
-	Tellings    *ebpf.Map `ebpf:"tellings"`
-	Used        *ebpf.Map `ebpf:"used"`
-	VoOfCgroup  *ebpf.Map `ebpf:"vo_of_cgroup"`
-	VoOfUid     *ebpf.Map `ebpf:"vo_of_uid"`
+	Found        *ebpf.Map `ebpf:"found"`
+	Isolation    *ebpf.Map `ebpf:"isolation"`
+	LabelChanges *ebpf.Map `ebpf:"label_changes"`
+	LsmCounts    *ebpf.Map `ebpf:"lsm_counts"`
+	LsmTallies   *ebpf.Map `ebpf:"lsm_tallies"`
+	Refusals     *ebpf.Map `ebpf:"refusals"`
+	SocketLists  *ebpf.Map `ebpf:"socket_lists"`
+	Tellings     *ebpf.Map `ebpf:"tellings"`
+	Used         *ebpf.Map `ebpf:"used"`
+	VoOfCgroup   *ebpf.Map `ebpf:"vo_of_cgroup"`
+	VoOfUid      *ebpf.Map `ebpf:"vo_of_uid"`
 }
 
 func (m *LsmMaps) Close() error {
 	return _LsmClose(
+		m.Found,
 		m.Isolation,
+		m.LabelChanges,
 		m.LsmCounts,
 		m.LsmTallies,
 		m.Refusals,

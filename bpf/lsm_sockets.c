@@ -21,12 +21,17 @@
 static __always_inline int judge_sock(__u32 hook, struct sock *other)
 {
 	struct xos_object o = {};
-	__u32 vo = subject();
+	struct cgroup *g;
+	__u32 vo;
 
-	if (!vo || !other)
+	if (!other)
 		return 0;
 	o.uid = other->sk_uid.val;
-	return judge(hook, XOS_AIM_SOCKETS, vo, label_beside(vo, other->sk_cgrp_data.cgroup, o.uid), &o);
+	g = other->sk_cgrp_data.cgroup;
+	if (alike(g, o.uid))
+		return 0;
+	vo = subject();
+	return vo ? judge(hook, XOS_AIM_SOCKETS, vo, label(cgroup_id(g), o.uid), &o) : 0;
 }
 
 SEC("lsm/unix_stream_connect")

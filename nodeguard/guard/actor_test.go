@@ -32,6 +32,8 @@ func act(args []string) int {
 		return leaveOpen(network)
 	case "hunt":
 		return huntAll(network)
+	case "stalk":
+		return stalk(network)
 	case "besiege":
 		return besiegeUntil(network)
 	case "flood":

@@ -148,7 +148,7 @@ func (l *labels) forgetUser(uid uint32) error {
 	if err := l.uids.Delete(uid); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
 		return xos.Errorf(xos.Unavailable, "forgetting uid %d: %w", uid, err)
 	}
-	return nil
+	return l.changed()
 }
 
 // labelled gives all uids that have a label.

@@ -152,7 +152,7 @@ func (g *Guard) startLSM(pinDir string, taken bool) {
 	}
 	// The programs of a predecessor may go when these come: these must know by
 	// then what those knew.
-	labelled := errors.Join(g.labels.useMaps(l.maps[bpf.LsmMapVoOfCgroup], l.maps[bpf.LsmMapLsmTallies]), fillLists(l.maps[bpf.LsmMapSocketLists]))
+	labelled := errors.Join(g.labels.useMaps(l.maps[bpf.LsmMapVoOfCgroup], l.maps[bpf.LsmMapLsmTallies], l.maps[bpf.LsmMapLabelChanges]), fillLists(l.maps[bpf.LsmMapSocketLists]))
 	if err := l.start(taken); err != nil {
 		g.labels.useNone()
 		l.close()

@@ -28,6 +28,7 @@ type labels struct {
 	mu       sync.Mutex
 	cgroups  *ebpf.Map             // nil without LSM programs
 	tallies  *ebpf.Map             // the same
+	changes  *ebpf.Map             // the same: how often labels were changed
 	vos      map[xos.VOName]uint32 // those labelled by this process
 	accounts map[uint32]xos.Account
 	slices   map[string]uint64   // labelled cgroups of logins, with their ids
@@ -113,6 +114,9 @@ func (l *labels) user(uid uint32, a xos.Account) error {
 	if err := enter(func() error { return l.uids.Put(uid, num) }); err != nil {
 		return unroomy("the label of uid "+strconv.FormatUint(uint64(uid), 10), err)
 	}
+	if err := l.changed(); err != nil {
+		return err
+	}
 	l.accounts[uid] = a
 	return l.slice(filepath.Join(l.slicesDir(), "user-"+strconv.FormatUint(uint64(uid), 10)+".slice"))
 }
@@ -157,20 +161,37 @@ func (l *labels) remember(dir string, job xos.JobID) error {
 }
 
 // useMaps starts to label cgroups, with those that are there, and to count for
-// each VO.
-func (l *labels) useMaps(cgroups, tallies *ebpf.Map) error {
+// each VO. What a predecessor changed last, the programs may not know.
+func (l *labels) useMaps(cgroups, tallies, changes *ebpf.Map) error {
 	l.mu.Lock()
-	l.cgroups, l.tallies = cgroups, tallies
+	l.cgroups, l.tallies, l.changes = cgroups, tallies, changes
 	clear(l.vos)
+	err := l.changed()
 	l.mu.Unlock()
-	return l.relabel()
+	return errors.Join(err, l.relabel())
+}
+
+// changed has the LSM programs look up again whose each thread is. l.mu is held.
+func (l *labels) changed() error {
+	if l.changes == nil {
+		return nil
+	}
+	var n uint32
+	err := l.changes.Lookup(uint32(0), &n)
+	if err == nil {
+		err = l.changes.Put(uint32(0), n+1)
+	}
+	if err != nil {
+		return xos.Errorf(xos.Unavailable, "telling that a label has changed: %w", err)
+	}
+	return nil
 }
 
 // useNone ends that: this kernel has no programs that would heed it.
 func (l *labels) useNone() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.cgroups, l.tallies = nil, nil
+	l.cgroups, l.tallies, l.changes = nil, nil, nil
 }
 
 // relabel labels all cgroups that are there, and forgets those that are not.
@@ -236,7 +257,7 @@ func (l *labels) forget(present map[uint64]bool) error {
 			return xos.Errorf(xos.Unavailable, "forgetting a cgroup: %w", err)
 		}
 	}
-	return nil
+	return l.changed()
 }
 
 // slicesDir is where systemd makes the cgroups of users' logins.
@@ -273,7 +294,7 @@ func (l *labels) put(dir string, whose bpf.LsmXosCgroup) (id uint64, err error) 
 	if err := l.cgroups.Put(id, whose); err != nil {
 		return 0, xos.Errorf(xos.Unavailable, "labelling cgroup %s: %w", dir, err)
 	}
-	return id, nil
+	return id, l.changed()
 }
 
 // cgroupID is a cgroup's number, its directory's inode's: never given twice.

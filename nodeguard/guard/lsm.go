@@ -35,7 +35,7 @@ type lsm struct {
 const probeSection, probePin = ".data.probe", "lsm_probe"
 
 // persistent are maps that a successor takes over, by their pins.
-var persistent = []string{probePin, bpf.LsmMapVoOfCgroup, bpf.LsmMapLsmCounts, bpf.LsmMapLsmTallies, bpf.LsmMapSocketLists}
+var persistent = []string{probePin, bpf.LsmMapVoOfCgroup, bpf.LsmMapLsmCounts, bpf.LsmMapLsmTallies, bpf.LsmMapSocketLists, bpf.LsmMapLabelChanges, bpf.LsmMapFound}
 
 // newLSM makes the programs' maps, or takes over a predecessor's. The programs
 // know uids, and what VOs share, by the maps of the network programs, tell of

@@ -39,7 +39,7 @@ func TestRootLoads(t *testing.T) {
 			t.Parallel()
 			s := boot(t, kernel, nil)
 			s.program("guard.test", "../../nodeguard/guard", true)
-			s.guardTests("LSM(KeepsVOsApart|Shares|Forbids|TellsEachRefusal)")
+			s.guardTests("LSM(KeepsVOsApart|KnowsWhatAThreadIsNow|Shares|Forbids|TellsEachRefusal)|OpensAreExact")
 		})
 	}
 }
@@ -59,9 +59,9 @@ func guards(s *stage) {
 	defer s.root("systemctl start xos-node")
 	// A stranger executes again when the kernel has let go of the programs.
 	s.root("for i in $(seq 60); do setpriv --reuid 1879058192 --regid 1879058192 --clear-groups true 2>/dev/null && exit; sleep 1; done; exit 1")
-	which := "LSM|DevicesAreGiven|TableIsTheModel|UsageIsTold|LowersItsCeilings|Refusal|ProgramsThatReadNothing|RootStay"
+	which := "LSM|OpensAreExact|DevicesAreGiven|TableIsTheModel|UsageIsTold|LowersItsCeilings|Refusal|ProgramsThatReadNothing|RootStay"
 	if s.Kernel != vm.Kernels[0] {
-		which = "LSM(KeepsVOsApart|LosingAHook|TellsEachRefusal|Shares|Forbids)|DevicesAreGiven|TableIsTheModel|UsageIsTold|EachRefusalIsTold|FloodOfRefusals|ProgramsThatReadNothing"
+		which = "LSM(KeepsVOsApart|KnowsWhatAThreadIsNow|LosingAHook|TellsEachRefusal|Shares|Forbids)|OpensAreExact|DevicesAreGiven|TableIsTheModel|UsageIsTold|EachRefusalIsTold|FloodOfRefusals|ProgramsThatReadNothing"
 	}
 	s.guardTests(which)
 }

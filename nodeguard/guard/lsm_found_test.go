@@ -1,0 +1,131 @@
+package guard_test
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/xtreemos/xos"
+)
+
+// stalk tries one thing of each kind on the prey whenever it is told to, from one
+// thread all the time, with the real uid that it is told.
+func stalk(text string) int {
+	runtime.LockOSThread()
+	var p prey
+	if err := json.Unmarshal([]byte(text), &p); err != nil {
+		fmt.Println(err)
+		return 1
+	}
+	for in := bufio.NewScanner(os.Stdin); in.Scan(); {
+		uid, err := strconv.Atoi(in.Text())
+		if err == nil {
+			// This thread's alone: the library's would set all.
+			err = sys(unix.SYS_SETRESUID, uid, 0, 0)
+		}
+		if err != nil {
+			fmt.Println(err)
+			return 1
+		}
+		said := "own"
+		if err := unix.Kill(os.Getpid(), 0); err != nil {
+			said = err.Error()
+		}
+		for _, name := range []string{"stat", "open", "getsid", "abstract: stream"} {
+			if err := prowl[name](p); err == nil {
+				said += ", " + name
+			}
+		}
+		fmt.Println(said)
+	}
+	return 0
+}
+
+// TestRootLSMKnowsWhatAThreadIsNow: what the programs found a thread to be they find
+// anew when its uid or its cgroup is another, or its label was changed or taken away.
+func TestRootLSMKnowsWhatAThreadIsNow(t *testing.T) {
+	s, have := needLSM(t)
+	if !have {
+		return
+	}
+	s.people(t)
+	p := s.prey(t)
+	text, err := json.Marshal(p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := s.job(t, "", 0, "stalk", string(text), "-")
+	in, _ := cmd.StdinPipe()
+	out, _ := cmd.StdoutPipe()
+	cmd.Stderr = os.Stderr
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { in.Close(); cmd.Wait() })
+	said := bufio.NewScanner(out)
+	const all, none = "own, stat, open, getsid, abstract: stream", "own"
+	expect := func(when string, uid uint32, want string) {
+		t.Helper()
+		fmt.Fprintln(in, uid)
+		if !said.Scan() {
+			t.Fatalf("%s: nothing said (%v)", when, said.Err())
+		}
+		if got := said.Text(); got != want {
+			t.Errorf("%s: %s; want %s", when, got, want)
+		}
+	}
+	move := func(dir string) {
+		t.Helper()
+		if err := os.WriteFile(filepath.Join(dir, "cgroup.procs"), []byte(strconv.Itoa(cmd.Process.Pid)), 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// The stage's own cgroup has no label; a job's is its VO's.
+	jobOf := func(vo xos.VOName) string {
+		t.Helper()
+		path, err := s.JobCgroup(t.Context(), xos.Account{User: "any", VO: vo}, "j1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return filepath.Join(s.cfg.CgroupRoot, path)
+	}
+	label := func(uid uint32, vo xos.VOName) {
+		t.Helper()
+		if err := s.Login(t.Context(), xos.Account{User: "bob", VO: vo}, uid); err != nil {
+			t.Fatal(err)
+		}
+	}
+	expect("the machine's", 0, all)
+	expect("bob", bob, all)
+	expect("carol", carol, none)
+	expect("bob again", bob, all)
+	expect("without a VO", mal, none)
+	expect("root again", 0, all)
+
+	expect("bob with his label", bob, all)
+	if err := s.Forget(t.Context(), bob, nobodys); err != nil {
+		t.Fatal(err)
+	}
+	expect("bob without a label", bob, none)
+	label(bob, "chemistry")
+	expect("bob of the other VO", bob, none)
+	label(bob, "physics")
+	expect("bob as before", bob, all)
+
+	move(jobOf("chemistry"))
+	expect("bob in the other VO's job", bob, none)
+	expect("root in the other VO's job", 0, none)
+	move(jobOf("physics"))
+	expect("bob in his VO's job", bob, all)
+	expect("root in that job", 0, all)
+	move(s.dir)
+	expect("carol outside of all jobs", carol, none)
+	expect("bob outside of all jobs", bob, all)
+}
