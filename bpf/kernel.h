@@ -29,6 +29,7 @@ struct css_set {
 
 struct cred {
 	kuid_t uid;
+	kuid_t fsuid;
 };
 
 struct ns_common {

@@ -52,7 +52,8 @@ struct {
 	__type(value, struct xos_found);
 } found SEC(".maps");
 
-/* How often labels were changed. The loader adds to it after each change. */
+/* Counts changes of labels. The loader adds to it before and after each, so that it is
+ * odd while one is under way, or where that was never ended. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
@@ -134,28 +135,43 @@ static __always_inline __u32 *changes(void)
 	return bpf_map_lookup_elem(&label_changes, &zero);
 }
 
-/* find looks up the label of the process that acts, and keeps a VO's. */
+static __always_inline int of_a_vo(__u32 label)
+{
+	return label != XOS_SYSTEM && label != XOS_STRANGER;
+}
+
+/* find looks up the label of the process that acts, and keeps a VO's. What is kept
+ * is of one cgroup, though the thread may be moved meanwhile, and is looked up after
+ * the changes are counted, by an instruction that nothing is done before. */
 static __noinline __u32 find(void)
 {
-	__u64 id = bpf_get_current_ancestor_cgroup_id(XOS_VO_LEVEL);
-	__u32 uid = bpf_get_current_uid_gid(), vo, vo_of_uid, *at = changes();
-	struct xos_cgroup *g;
+	__u32 uid = bpf_get_current_uid_gid(), *changed, at;
+	__u32 vo = label(bpf_get_current_ancestor_cgroup_id(XOS_VO_LEVEL), uid);
+	struct task_struct *self;
 	struct xos_found *f;
-	__u32 now = at ? __sync_fetch_and_add(at, 0) : 0; /* before what is looked up */
+	struct cgroup *g;
 
-	g = bpf_map_lookup_elem(&vo_of_cgroup, &id);
-	vo_of_uid = label_of_uid(uid);
-	vo = g && !(g->logins && uid == 0) ? g->vo : vo_of_uid;
-	if (!at || vo == XOS_SYSTEM || vo == XOS_STRANGER)
+	if (!of_a_vo(vo))
 		return vo;
-	f = bpf_task_storage_get(&found, bpf_get_current_task_btf(), 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
+	changed = changes();
+	if (!changed)
+		return vo;
+	at = __sync_fetch_and_add(changed, 0);
+	if (at & 1)
+		return vo; /* one is under way */
+	self = bpf_get_current_task_btf();
+	g = self->cgroups->dfl_cgrp;
+	vo = label(cgroup_id(g), uid);
+	if (!of_a_vo(vo))
+		return vo;
+	f = bpf_task_storage_get(&found, self, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
 	if (!f)
 		return vo;
-	f->cgroup = bpf_get_current_cgroup_id();
+	f->cgroup = g->kn->id;
 	f->uid = uid;
 	f->vo = vo;
-	f->vo_of_uid = vo_of_uid;
-	f->changes = now;
+	f->vo_of_uid = label_of_uid(uid);
+	f->changes = at;
 	return vo;
 }
 

@@ -31,18 +31,6 @@ const volatile __u32 may_read = 1;
 /* Whether programs may see a socket's owner: not so without BTF. */
 const volatile __u32 may_own = 1;
 
-#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
-
-struct cred___made {
-	kuid_t fsuid;
-};
-
-struct task_struct___made {
-	const struct cred___made *cred;
-};
-
-#pragma clang attribute pop
-
 /* uid -> VO number; filled before a grid uid gets its first process. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -157,12 +145,9 @@ static __always_inline int refuse_socket(struct bpf_sock *sk, __u32 vo, __u32 wh
 /* owns says whether the current process is the owner of the socket that it makes. */
 static __always_inline int owns(__u32 uid)
 {
-	struct task_struct___made *self;
-
 	if (!may_own)
 		return 0;
-	self = (void *)bpf_get_current_task_btf();
-	return self->cred->fsuid.val == uid;
+	return bpf_get_current_task_btf()->cred->fsuid.val == uid;
 }
 
 SEC("cgroup/sock_create")

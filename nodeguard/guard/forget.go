@@ -138,17 +138,19 @@ func (l *labels) forgetUser(uid uint32) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	dir := filepath.Join(l.slicesDir(), "user-"+strconv.FormatUint(uint64(uid), 10)+".slice")
-	if id, ok := l.slices[dir]; ok && l.cgroups != nil {
-		if err := l.cgroups.Delete(id); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
-			return xos.Errorf(xos.Unavailable, "forgetting cgroup %s: %w", dir, err)
+	return l.change(func() error {
+		if id, ok := l.slices[dir]; ok && l.cgroups != nil {
+			if err := l.cgroups.Delete(id); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+				return xos.Errorf(xos.Unavailable, "forgetting cgroup %s: %w", dir, err)
+			}
 		}
-	}
-	delete(l.slices, dir)
-	delete(l.accounts, uid)
-	if err := l.uids.Delete(uid); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
-		return xos.Errorf(xos.Unavailable, "forgetting uid %d: %w", uid, err)
-	}
-	return l.changed()
+		delete(l.slices, dir)
+		delete(l.accounts, uid)
+		if err := l.uids.Delete(uid); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+			return xos.Errorf(xos.Unavailable, "forgetting uid %d: %w", uid, err)
+		}
+		return nil
+	})
 }
 
 // labelled gives all uids that have a label.

@@ -241,7 +241,7 @@ func (g *Guard) Close() error {
 		errs = append(errs, g.lsm.close())
 	}
 	if g.labels != nil {
-		errs = append(errs, g.labels.names.close())
+		errs = append(errs, g.labels.close())
 	}
 	if g.network != nil {
 		errs = append(errs, g.network.close())

@@ -28,7 +28,7 @@ type labels struct {
 	mu       sync.Mutex
 	cgroups  *ebpf.Map             // nil without LSM programs
 	tallies  *ebpf.Map             // the same
-	changes  *ebpf.Map             // the same: how often labels were changed
+	changes  *ebpf.Map             // label_changes of bpf/label.h, nil if there are no programs that heed it
 	vos      map[xos.VOName]uint32 // those labelled by this process
 	accounts map[uint32]xos.Account
 	slices   map[string]uint64   // labelled cgroups of logins, with their ids
@@ -48,8 +48,12 @@ func newLabels(n *network, root, subtree, pinDir string) (*labels, error) {
 	}
 	l := &labels{root: root, subtree: subtree, uids: n.objs.VoOfUid, names: names, keep: n.keep, vos: map[xos.VOName]uint32{}, accounts: map[uint32]xos.Account{},
 		slices: map[string]uint64{}, jobs: map[uint64]jobLabel{}}
+	// A predecessor's programs may go on where this process has none.
+	if m, err := ebpf.LoadPinnedMap(filepath.Join(pinDir, bpf.LsmMapLabelChanges), nil); err == nil {
+		l.changes = m
+	}
 	if err := l.recall(); err != nil {
-		names.close()
+		l.close()
 		return nil, err
 	}
 	return l, nil
@@ -111,14 +115,25 @@ func (l *labels) user(uid uint32, a xos.Account) error {
 	if err != nil {
 		return err
 	}
-	if err := enter(func() error { return l.uids.Put(uid, num) }); err != nil {
-		return unroomy("the label of uid "+strconv.FormatUint(uint64(uid), 10), err)
-	}
-	if err := l.changed(); err != nil {
+	if err := l.labelUser(uid, num); err != nil {
 		return err
 	}
 	l.accounts[uid] = a
 	return l.slice(filepath.Join(l.slicesDir(), "user-"+strconv.FormatUint(uint64(uid), 10)+".slice"))
+}
+
+// labelUser gives a uid its VO's number. l.mu is held.
+func (l *labels) labelUser(uid, num uint32) error {
+	var has uint32
+	if err := l.uids.Lookup(uid, &has); err == nil && has == num {
+		return nil
+	}
+	return l.change(func() error {
+		if err := enter(func() error { return l.uids.Put(uid, num) }); err != nil {
+			return unroomy("the label of uid "+strconv.FormatUint(uint64(uid), 10), err)
+		}
+		return nil
+	})
 }
 
 // job labels the cgroup of a VO's jobs, above that of the job, which path names
@@ -161,37 +176,60 @@ func (l *labels) remember(dir string, job xos.JobID) error {
 }
 
 // useMaps starts to label cgroups, with those that are there, and to count for
-// each VO. What a predecessor changed last, the programs may not know.
+// each VO.
 func (l *labels) useMaps(cgroups, tallies, changes *ebpf.Map) error {
+	changes, err := changes.Clone() // stays when the programs are given up
+	if err != nil {
+		return xos.Errorf(xos.Internal, "the count of changed labels: %w", err)
+	}
 	l.mu.Lock()
-	l.cgroups, l.tallies, l.changes = cgroups, tallies, changes
+	l.cgroups, l.tallies = cgroups, tallies
+	if l.changes != nil {
+		l.changes.Close()
+	}
+	l.changes = changes
 	clear(l.vos)
-	err := l.changed()
 	l.mu.Unlock()
-	return errors.Join(err, l.relabel())
+	return l.relabel()
 }
 
-// changed has the LSM programs look up again whose each thread is. l.mu is held.
-func (l *labels) changed() error {
+// change does what changes labels. Meanwhile LSM programs look up whose each thread is,
+// and keep it no more; after it they find it anew. One that a predecessor did not end
+// is ended with it. l.mu is held.
+func (l *labels) change(do func() error) error {
 	if l.changes == nil {
-		return nil
+		return do()
 	}
 	var n uint32
 	err := l.changes.Lookup(uint32(0), &n)
 	if err == nil {
-		err = l.changes.Put(uint32(0), n+1)
+		n |= 1
+		err = l.changes.Put(uint32(0), n)
 	}
 	if err != nil {
-		return xos.Errorf(xos.Unavailable, "telling that a label has changed: %w", err)
+		return xos.Errorf(xos.Unavailable, "telling that a label changes: %w", err)
 	}
-	return nil
+	err = do()
+	if told := l.changes.Put(uint32(0), n+1); told != nil {
+		err = errors.Join(err, xos.Errorf(xos.Unavailable, "telling that a label has changed: %w", told))
+	}
+	return err
+}
+
+// close gives up the descriptors.
+func (l *labels) close() error {
+	err := l.names.close()
+	if l.changes != nil {
+		err = errors.Join(err, l.changes.Close())
+	}
+	return err
 }
 
 // useNone ends that: this kernel has no programs that would heed it.
 func (l *labels) useNone() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.cgroups, l.tallies, l.changes = nil, nil, nil
+	l.cgroups, l.tallies = nil, nil
 }
 
 // relabel labels all cgroups that are there, and forgets those that are not.
@@ -252,12 +290,17 @@ func (l *labels) forget(present map[uint64]bool) error {
 	if err := all.Err(); err != nil {
 		return xos.Errorf(xos.Unavailable, "listing labelled cgroups: %w", err)
 	}
-	for _, id := range gone {
-		if err := l.cgroups.Delete(id); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
-			return xos.Errorf(xos.Unavailable, "forgetting a cgroup: %w", err)
-		}
+	if len(gone) == 0 {
+		return nil
 	}
-	return l.changed()
+	return l.change(func() error {
+		for _, id := range gone {
+			if err := l.cgroups.Delete(id); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+				return xos.Errorf(xos.Unavailable, "forgetting a cgroup: %w", err)
+			}
+		}
+		return nil
+	})
 }
 
 // slicesDir is where systemd makes the cgroups of users' logins.
@@ -291,10 +334,14 @@ func (l *labels) put(dir string, whose bpf.LsmXosCgroup) (id uint64, err error) 
 	if id, err = cgroupID(dir); err != nil {
 		return 0, err
 	}
-	if err := l.cgroups.Put(id, whose); err != nil {
+	var has bpf.LsmXosCgroup
+	if err := l.cgroups.Lookup(id, &has); err == nil && has == whose {
+		return id, nil
+	}
+	if err := l.change(func() error { return l.cgroups.Put(id, whose) }); err != nil {
 		return 0, xos.Errorf(xos.Unavailable, "labelling cgroup %s: %w", dir, err)
 	}
-	return id, l.changed()
+	return id, nil
 }
 
 // cgroupID is a cgroup's number, its directory's inode's: never given twice.

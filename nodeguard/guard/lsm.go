@@ -34,8 +34,9 @@ type lsm struct {
 // is pinned by a name that a bpffs allows.
 const probeSection, probePin = ".data.probe", "lsm_probe"
 
-// persistent are maps that a successor takes over, by their pins.
-var persistent = []string{probePin, bpf.LsmMapVoOfCgroup, bpf.LsmMapLsmCounts, bpf.LsmMapLsmTallies, bpf.LsmMapSocketLists, bpf.LsmMapLabelChanges, bpf.LsmMapFound}
+// persistent are maps that a successor takes over, by their pins. What programs found
+// threads to be is not among them: those that go on keep it themselves.
+var persistent = []string{probePin, bpf.LsmMapVoOfCgroup, bpf.LsmMapLsmCounts, bpf.LsmMapLsmTallies, bpf.LsmMapSocketLists, bpf.LsmMapLabelChanges}
 
 // newLSM makes the programs' maps, or takes over a predecessor's. The programs
 // know uids, and what VOs share, by the maps of the network programs, tell of

@@ -3,6 +3,7 @@ package guard_test
 import (
 	"bufio"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -10,6 +11,7 @@ import (
 	"strconv"
 	"testing"
 
+	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 
 	"github.com/xtreemos/xos"
@@ -118,6 +120,50 @@ func TestRootLSMKnowsWhatAThreadIsNow(t *testing.T) {
 	expect("bob of the other VO", bob, none)
 	label(bob, "physics")
 	expect("bob as before", bob, all)
+
+	// A guard that dies while it takes a label away leaves the count odd.
+	maps := map[string]*ebpf.Map{}
+	for _, name := range []string{"label_changes", "vo_of_uid"} {
+		if maps[name], err = ebpf.LoadPinnedMap(filepath.Join(s.cfg.PinDir, name), nil); err != nil {
+			t.Fatal(err)
+		}
+		defer maps[name].Close()
+	}
+	count := func() (n uint32) {
+		t.Helper()
+		if err := maps["label_changes"].Lookup(uint32(0), &n); err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	before := count()
+	if before%2 != 0 {
+		t.Errorf("nothing is under way, and the count is %d", before)
+	}
+	var vo uint32
+	if err := errors.Join(maps["vo_of_uid"].Lookup(uint32(bob), &vo), maps["label_changes"].Put(uint32(0), before+1)); err != nil {
+		t.Fatal(err)
+	}
+	expect("bob while something changes", bob, all)
+	if err := maps["vo_of_uid"].Delete(uint32(bob)); err != nil {
+		t.Fatal(err)
+	}
+	expect("bob, whose label is taken away", bob, none)
+	if err := maps["vo_of_uid"].Put(uint32(bob), vo); err != nil {
+		t.Fatal(err)
+	}
+	expect("bob, who has it again", bob, all)
+	label(bob, "physics")
+	if n := count(); n != before+1 {
+		t.Errorf("nothing was changed, and the count is %d, not %d", n, before+1)
+	}
+	label(bob, "chemistry")
+	expect("bob of the other VO after that", bob, none)
+	label(bob, "physics")
+	if n := count(); n%2 != 0 || n <= before {
+		t.Errorf("after a change that was not ended and some that were, the count is %d, and was %d", n, before)
+	}
+	expect("bob as before again", bob, all)
 
 	move(jobOf("chemistry"))
 	expect("bob in the other VO's job", bob, none)

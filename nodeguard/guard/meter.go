@@ -152,6 +152,9 @@ func (m *meter) makeMaps(spec *ebpf.CollectionSpec) (taken bool, err error) {
 		figureMaps[1]: {Name: figureMaps[1], Type: ebpf.Hash, KeySize: 16, ValueSize: 4 + xos.MaxName + maxOwner, MaxEntries: maxFigures, Flags: unix.BPF_F_NO_PREALLOC},
 		figureMaps[2]: spec.Maps[figureMaps[2]].Copy(),
 	}
+	if m.pinDir != "" && os.Remove(filepath.Join(m.pinDir, "traffic")) == nil {
+		os.Remove(filepath.Join(m.pinDir, figureMaps[2])) // an earlier version came between, which knew of none
+	}
 	taken = m.pinDir != "" && exists(filepath.Join(m.pinDir, figureMaps[0])) && exists(filepath.Join(m.pinDir, figureMaps[1]))
 	for _, at := range []struct {
 		name string
@@ -170,9 +173,6 @@ func (m *meter) makeMaps(spec *ebpf.CollectionSpec) (taken bool, err error) {
 		if err != nil {
 			return false, xos.Errorf(xos.NotSupported, "this kernel refuses the accounting programs' maps: %w", err)
 		}
-	}
-	if m.pinDir != "" {
-		os.Remove(filepath.Join(m.pinDir, "traffic")) // an earlier version's
 	}
 	return taken, nil
 }
