@@ -181,27 +181,33 @@ func settled(prefix string) error {
 }
 
 // remains gives the name of one of them that the kernel has.
-func remains(prefix string) (string, error) {
+func remains(prefix string) (there string, err error) {
+	err = each(prefix, func(name string, _ *ebpf.Program) error { there = name; return nil })
+	return there, err
+}
+
+// each does something with all programs named so that the kernel has.
+func each(prefix string, do func(name string, p *ebpf.Program) error) error {
 	for id := ebpf.ProgramID(0); ; {
 		var err error
 		if id, err = ebpf.ProgramGetNextID(id); errors.Is(err, os.ErrNotExist) {
-			return "", nil
+			return nil
 		} else if err != nil {
-			return "", err
+			return err
 		}
 		p, err := ebpf.NewProgramFromID(id)
 		if errors.Is(err, os.ErrNotExist) {
 			continue
 		} else if err != nil {
-			return "", err
+			return err
 		}
 		info, err := p.Info()
+		if err == nil && strings.HasPrefix(info.Name, prefix) {
+			err = do(info.Name, p)
+		}
 		p.Close()
 		if err != nil {
-			return "", err
-		}
-		if strings.HasPrefix(info.Name, prefix) {
-			return info.Name, nil
+			return err
 		}
 	}
 }

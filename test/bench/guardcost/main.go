@@ -48,8 +48,9 @@ type flags struct {
 	slice                           time.Duration
 	rounds                          int
 	worker, loads, nothing, confine bool
-	calls                           bool
-	arms                            string
+	calls, programs                 bool
+	arms, act                       string
+	times                           int
 }
 
 func main() {
@@ -58,6 +59,9 @@ func main() {
 	flag.IntVar(&f.rounds, "rounds", 10, "how often the arms take turns, there and back")
 	flag.BoolVar(&f.calls, "calls", false, "compare single calls alone, which takes a tenth of the time")
 	flag.StringVar(&f.arms, "arms", "empty,guard,landlock,apparmor", "which are compared with none")
+	flag.BoolVar(&f.programs, "programs", false, "only say which programs each call runs, and how long one takes by the kernel's statistics")
+	flag.StringVar(&f.act, "act", "", "only do this call, -times")
+	flag.IntVar(&f.times, "times", 1, "how often, with -act")
 	flag.BoolVar(&f.worker, "worker", false, "only measure, and print JSON")
 	flag.BoolVar(&f.loads, "loads", false, "with -worker: whole work instead of single calls")
 	flag.BoolVar(&f.confine, "landlock", false, "with -worker: confined by Landlock")
@@ -66,6 +70,8 @@ func main() {
 	var err error
 	switch {
 	case f.nothing:
+	case f.act != "":
+		err = repeat(f.act, f.times)
 	case f.confine:
 		err = confined()
 	case f.loads:
@@ -141,9 +147,15 @@ func compare(f flags) (err error) {
 	if err := errors.Join(g.Close(), os.RemoveAll(s.cfg.PinDir), settled(prefix)); err != nil {
 		return err
 	}
+	if err := s.prepareWorkers(); err != nil {
+		return err
+	}
 	arms, err := s.arms(f.arms)
 	if err != nil {
 		return err
+	}
+	if f.programs {
+		return s.programs(arms, os.Stdout)
 	}
 	all := figures{}
 	for round := range f.rounds {
@@ -213,28 +225,24 @@ func (s stage) block(a arm, f flags, all figures) (err error) {
 	return s.measure("root", a, &syscall.SysProcAttr{}, all, "ns", micro...)
 }
 
-// measure runs the worker and keeps what it found.
-func (s stage) measure(who string, a arm, attr *syscall.SysProcAttr, all figures, unit string, args ...string) error {
-	self := filepath.Join(s.dir, "worker")
-	if _, err := os.Stat(self); err != nil {
-		data, err := os.ReadFile("/proc/self/exe")
-		if err != nil {
-			return err
-		}
-		if err := os.WriteFile(self, data, 0o755); err != nil {
-			return err
-		}
-	}
-	home := filepath.Join(s.dir, who)
-	if err := os.MkdirAll(home, 0o755); err != nil {
+// worker is this program, where all may execute it; home is where it works for one.
+func (s stage) worker() string         { return filepath.Join(s.dir, "worker") }
+func (s stage) home(who string) string { return filepath.Join(s.dir, who) }
+
+// prepareWorkers makes them.
+func (s stage) prepareWorkers() error {
+	data, err := os.ReadFile("/proc/self/exe")
+	if err != nil {
 		return err
 	}
-	if attr.Credential != nil {
-		if err := os.Chown(home, int(attr.Credential.Uid), int(attr.Credential.Gid)); err != nil {
-			return err
-		}
-	}
-	cmd := a.command(self, args...)
+	return errors.Join(os.WriteFile(s.worker(), data, 0o755),
+		os.Mkdir(s.home("root"), 0o755), os.Mkdir(s.home("user"), 0o755), os.Chown(s.home("user"), int(user), int(user)))
+}
+
+// measure runs the worker and keeps what it found.
+func (s stage) measure(who string, a arm, attr *syscall.SysProcAttr, all figures, unit string, args ...string) error {
+	home := s.home(who)
+	cmd := a.command(s.worker(), args...)
 	cmd.Dir, cmd.SysProcAttr, cmd.Stderr = home, attr, os.Stderr
 	cmd.Env = append(os.Environ(), "HOME="+home)
 	out, err := cmd.Output()
