@@ -68,7 +68,7 @@ func prepare() ([]act, error) {
 	if err != nil {
 		return nil, err
 	}
-	at := &unix.SockaddrUnix{Name: "@guardcost-" + strconv.Itoa(os.Getpid())}
+	at := &unix.SockaddrUnix{Name: fmt.Sprintf("@guardcost-%d-%d", os.Getpid(), listener)}
 	if err := unix.Bind(listener, at); err != nil {
 		return nil, err
 	}
