@@ -1,12 +1,14 @@
 package residue
 
 import (
+	"errors"
 	"os"
 	"slices"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/xtreemos/xos"
+	"github.com/xtreemos/xos/session"
 )
 
 // Clear takes away what the machine itself keeps under an id's number and
@@ -62,6 +64,47 @@ func clearLastlog(id uint32) error {
 	}
 	_, err = f.WriteAt(make([]byte, n), int64(id)*lastlogSize)
 	return err
+}
+
+// ShortenLastlog cuts the records of grid ids off the machine's lastlog, which is as
+// long as the highest id that it has one of: with such a one 500 GB, sparse as it is.
+// Debian 12's login writes there before any module of a session could have it write
+// elsewhere. Records of lower ids stay; of one that was never in the file before and is
+// written at the same moment, the record may go.
+func ShortenLastlog() error {
+	if err := shorten(lastlogPath, int64(session.FirstID), int64(session.LastID)); err != nil {
+		return xos.Errorf(xos.Internal, "taking grid users out of %s: %w", lastlogPath, err)
+	}
+	return nil
+}
+
+func shorten(path string, first, last int64) error {
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		if gone(err) {
+			return nil
+		}
+		return err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	limit := first * lastlogSize
+	if err != nil || info.Size() <= limit || info.Size() > (last+1)*lastlogSize {
+		return err // a file that is longer has records of somebody's beyond
+	}
+	end := int64(0)
+	for end < limit {
+		data, err := f.Seek(end, unix.SEEK_DATA)
+		if errors.Is(err, unix.ENXIO) || data >= limit {
+			break
+		} else if err != nil {
+			return err
+		}
+		if end, err = f.Seek(data, unix.SEEK_HOLE); err != nil {
+			return err
+		}
+	}
+	return f.Truncate(min(end, limit))
 }
 
 // clearKeyrings invalidates the uid's two keyrings, see user-keyring(7). Only

@@ -14,6 +14,7 @@ import (
 	"github.com/xtreemos/xos/nodeguard"
 	"github.com/xtreemos/xos/session"
 	"github.com/xtreemos/xos/session/process"
+	"github.com/xtreemos/xos/session/residue"
 	"github.com/xtreemos/xos/session/wire"
 	"github.com/xtreemos/xos/vom"
 )
@@ -138,6 +139,9 @@ func (s *Service) PAMOpen(ctx context.Context, p wire.Peer, r wire.PAMOpenReques
 		return reply, err
 	}
 	opened = true
+	if err := residue.ShortenLastlog(); err != nil {
+		s.Log.Warn("lastlog has a grid user", "error", err)
+	}
 	socket := ""
 	s.mu.Lock()
 	if s.sessions[id] == l { // else it is over already, and nobody would end the agent

@@ -114,6 +114,10 @@ func TestRootPasswordLogin(t *testing.T) {
 		if !strings.Contains(seen, "/home/xos/lab/kurt") {
 			t.Errorf("the console said %q", seen)
 		}
+		// Where there is one (Debian 12), login has written to it before PAM.
+		if out, err := node.Output(ctx, "sh", "-c", "stat -c %s /var/log/lastlog 2>/dev/null || echo 0"); err != nil || len(strings.TrimSpace(out)) > 8 {
+			t.Errorf("lastlog has %s bytes (%v)", out, err)
+		}
 	})
 	t.Run("ssh", func(t *testing.T) {
 		const by = "ssh -o PubkeyAuthentication=no -o PreferredAuthentications=keyboard-interactive,password kurt@lab@node1"
