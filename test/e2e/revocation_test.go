@@ -331,7 +331,8 @@ func TestRootRevocation(t *testing.T) {
 		const file = "/run/xos/principals/home/xos/lab/rhea/as"
 		root("node1", "install -d -m 755 "+path.Dir(file)+"; echo rhea@lab >"+file)
 		defer root("node1", "rm "+file)
-		since := root("node1", "date +%s")
+		// A time would be a second's, in which she may have come before.
+		_, since, _ := strings.Cut(root("node1", "journalctl -q -n 0 --show-cursor"), "-- cursor: ")
 		for _, how := range []string{"ssh rhea@lab@node1 'touch /tmp/rhea-was-here'", "ssh -tt rhea@lab@node1", "ssh -N -o ExitOnForwardFailure=yes -L 7777:localhost:22 rhea@lab@node1",
 			"ssh -s rhea@lab@node1 sftp"} {
 			command, _ := strings.CutPrefix(how, "ssh ")
@@ -339,7 +340,7 @@ func TestRootRevocation(t *testing.T) {
 				t.Errorf("%s: %d %s", how, status, out)
 			}
 		}
-		log := root("node1", "journalctl -q --no-pager -u 'ssh*' --since @"+since)
+		log := root("node1", "journalctl -q --no-pager -u 'ssh*' --after-cursor '"+strings.TrimSpace(since)+"'")
 		if n := strings.Count(log, "Accepted publickey for rhea@lab"); n != 4 {
 			t.Errorf("sshd took the file's word %d times:\n%s", n, log)
 		}
