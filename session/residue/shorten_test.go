@@ -47,7 +47,7 @@ func TestShorten(t *testing.T) {
 			for _, id := range c.ids {
 				got := make([]byte, lastlogSize)
 				_, err := f.ReadAt(got, id*lastlogSize)
-				if id < first && (err != nil || !bytes.Equal(got, record)) {
+				if (id < first || id > last) && (err != nil || !bytes.Equal(got, record)) {
 					t.Errorf("the record of %d: %v, %v", id, got, err)
 				}
 			}
