@@ -19,7 +19,9 @@ func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == "actor" {
 		os.Exit(act(os.Args[2:]))
 	}
-	os.Exit(m.Run())
+	code := m.Run()
+	letGo()
+	os.Exit(code)
 }
 
 // act listens ("listen NETWORK ADDRESS": prints its address, ends with stdin)

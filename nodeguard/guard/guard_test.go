@@ -58,13 +58,7 @@ func newStageOf(t *testing.T, seen string) stage {
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	bpffs := t.TempDir()
-	pins := filepath.Join(bpffs, "xos")
-	t.Cleanup(func() {
-		if err := unix.Unmount(bpffs, unix.MNT_DETACH); err != nil {
-			t.Error(err)
-		}
-	})
+	pins := pins(t)
 	t.Cleanup(func() {
 		for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
 			for _, sub := range []string{"vo-physics/job-j1", "vo-physics", "vo-chemistry/job-j1", "vo-chemistry", "outside", "net", ""} {

@@ -138,9 +138,11 @@ func TestRootLSMKeepsVOsApart(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer m.Close()
-		if err := m.Pin(filepath.Join(s.cfg.PinDir, "of_no_use")); err != nil {
+		lost := filepath.Join(s.cfg.PinDir, "of_no_use")
+		if err := m.Pin(lost); err != nil {
 			t.Fatal(err)
 		}
+		t.Cleanup(func() { os.Remove(lost) })
 	}
 	toLose()
 	if failed := s.hunt(t, "", 0, p); len(failed) != 0 {

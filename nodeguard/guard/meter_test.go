@@ -25,17 +25,7 @@ var (
 // metered is a stage whose machine counts, with the network programs where the
 // jobs are.
 func metered(t *testing.T) stage {
-	s := newStage(t)
-	s.Guard.Close()
-	if err := os.RemoveAll(s.cfg.PinDir); err != nil {
-		t.Fatal(err)
-	}
-	s.cfg.NetworkCgroup = s.cfg.Subtree
-	var err error
-	if s.Guard, err = guard.New(s.cfg, slog.New(slog.DiscardHandler)); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { s.Guard.Close() })
+	s := newStageOf(t, "")
 	_, features := s.Level()
 	i := slices.IndexFunc(features, func(f nodeguard.Feature) bool { return f.Name == "accounting" })
 	if i < 0 || !features[i].Have {

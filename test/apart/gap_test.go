@@ -93,7 +93,7 @@ func TestRootNoGapWhenTheDaemonDies(t *testing.T) {
 	began := make(chan answer, 1)
 	go func() {
 		out, status, err := story.Run(life, node("client"), "carol",
-			ssh("carol@chemistry", "", prober+" besiege \""+names+"\" "+v.String()+" /tmp/besieging"))
+			ssh("carol@chemistry", "", "nice -n 5 "+prober+" besiege \""+names+"\" "+v.String()+" /tmp/besieging"))
 		began <- answer{out, status, err}
 	}()
 	// Her /tmp is her VO's.

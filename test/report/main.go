@@ -1,17 +1,22 @@
 // Command report runs "go test -json …", shows failures in full and one line
 // for each package, lists what was skipped and why, and closes with
 // "N passed, N failed, N skipped". Its exit status is that of the tests.
+//
+// Runs follow one another. One whose label is "beside LABEL" begins with the first, and
+// what it has found is shown after all others.
 package main
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
-	"sort"
+	"slices"
 	"strings"
+	"sync"
 )
 
 // event is what go test -json prints (see "go doc test2json").
@@ -23,38 +28,57 @@ type event struct {
 
 // results are the outcomes so far.
 type results struct {
+	out            io.Writer
 	passed, failed int
 	skipped        []string // "test: reason"
+	bad            bool     // a run ended otherwise than well
 	output         map[string]*strings.Builder
 }
 
 func main() {
 	runs := split(os.Args[1:])
 	if len(runs) == 0 {
-		fmt.Fprintln(os.Stderr, "usage: report -- go test -json … [-- LABEL -- go test -json …]…")
+		fmt.Fprintln(os.Stderr, "usage: report -- go test -json … [-- [beside] LABEL -- go test -json …]…")
 		os.Exit(64)
 	}
-	r := results{output: map[string]*strings.Builder{}}
-	bad := false
+	all := newResults(os.Stdout)
+	all.runAll(runs)
+	all.summary()
+	if all.bad || all.failed > 0 {
+		os.Exit(1)
+	}
+}
+
+// runAll runs what follows one another, and beside that what does not.
+func (r *results) runAll(runs []command) {
+	var others []*results
+	var running sync.WaitGroup
 	for _, run := range runs {
-		if err := r.run(run); err != nil {
-			fmt.Fprintln(os.Stderr, "report:", err)
-			bad = true
+		if run.beside {
+			other := newResults(&bytes.Buffer{})
+			others = append(others, other)
+			running.Go(func() { other.run(run) })
 		}
 	}
-	r.summary()
-	if bad || r.failed > 0 {
-		os.Exit(1)
+	for _, run := range runs {
+		if !run.beside {
+			r.run(run)
+		}
+	}
+	running.Wait()
+	for _, other := range others {
+		r.add(other)
 	}
 }
 
 // command is one run of go test; its label is printed before it.
 type command struct {
-	label string
-	argv  []string
+	label  string
+	beside bool
+	argv   []string
 }
 
-// split reads "-- ARGV… [-- LABEL -- ARGV…]…".
+// split reads "-- ARGV… [-- [beside] LABEL -- ARGV…]…".
 func split(args []string) []command {
 	var parts [][]string
 	for _, a := range args {
@@ -67,8 +91,9 @@ func split(args []string) []command {
 	var runs []command
 	for i := 0; i < len(parts); i++ {
 		c := command{argv: parts[i]}
-		if i > 0 && len(parts[i]) == 1 && i+1 < len(parts) {
-			c.label = parts[i][0]
+		beside := len(parts[i]) == 2 && parts[i][0] == "beside"
+		if i > 0 && (beside || len(parts[i]) == 1) && i+1 < len(parts) {
+			c.label, c.beside = parts[i][len(parts[i])-1], beside
 			i++
 			c.argv = parts[i]
 		}
@@ -79,10 +104,23 @@ func split(args []string) []command {
 	return runs
 }
 
+func newResults(out io.Writer) *results {
+	return &results{out: out, output: map[string]*strings.Builder{}}
+}
+
+// add takes in what another run, which printed into a buffer, has found.
+func (r *results) add(other *results) {
+	fmt.Fprint(r.out, other.out)
+	r.passed += other.passed
+	r.failed += other.failed
+	r.skipped = append(r.skipped, other.skipped...)
+	r.bad = r.bad || other.bad
+}
+
 // run runs go test and takes in its events.
-func (r *results) run(c command) error {
+func (r *results) run(c command) {
 	if c.label != "" {
-		fmt.Printf("\n== %s\n", c.label)
+		fmt.Fprintf(r.out, "\n== %s\n", c.label)
 	}
 	cmd := exec.Command(c.argv[0], c.argv[1:]...)
 	cmd.Stderr = os.Stderr
@@ -90,14 +128,14 @@ func (r *results) run(c command) error {
 	if err == nil {
 		err = cmd.Start()
 	}
+	if err == nil {
+		r.read(out)
+		err = cmd.Wait()
+	}
 	if err != nil {
-		return err
+		fmt.Fprintf(r.out, "report: %s: %v\n", strings.Join(c.argv[:min(3, len(c.argv))], " "), err)
+		r.bad = true
 	}
-	r.read(out)
-	if err := cmd.Wait(); err != nil {
-		return fmt.Errorf("%s: %w", strings.Join(c.argv[:min(3, len(c.argv))], " "), err)
-	}
-	return nil
 }
 
 func (r *results) read(in io.Reader) {
@@ -106,13 +144,13 @@ func (r *results) read(in io.Reader) {
 	for scan.Scan() {
 		var e event
 		if err := json.Unmarshal(scan.Bytes(), &e); err != nil {
-			fmt.Println(scan.Text()) // not an event: a tool's own words
+			fmt.Fprintln(r.out, scan.Text()) // not an event: a tool's own words
 			continue
 		}
 		r.take(e)
 	}
 	if err := scan.Err(); err != nil {
-		fmt.Println("report: reading the tests' output:", err)
+		fmt.Fprintln(r.out, "report: reading the tests' output:", err)
 		r.failed++
 	}
 }
@@ -128,7 +166,7 @@ func (r *results) take(e event) {
 	case "output":
 		buffer.WriteString(e.Output)
 	case "build-output":
-		fmt.Print(e.Output)
+		fmt.Fprint(r.out, e.Output)
 	case "pass", "fail", "skip":
 		r.ended(e, buffer.String())
 		delete(r.output, key)
@@ -138,11 +176,11 @@ func (r *results) take(e event) {
 func (r *results) ended(e event, output string) {
 	if e.Test == "" {
 		if e.Action == "fail" {
-			fmt.Print(output)
+			fmt.Fprint(r.out, output)
 			r.failed++ // a crash, a build failure or a failed test below
 		}
 		if e.Action != "skip" { // a package without tests
-			fmt.Printf("%-4s %6.1f s  %s\n", e.Action, e.Elapsed, e.Package)
+			fmt.Fprintf(r.out, "%-4s %6.1f s  %s\n", e.Action, e.Elapsed, e.Package)
 		}
 		return
 	}
@@ -151,7 +189,7 @@ func (r *results) ended(e event, output string) {
 		r.passed++
 	case "fail":
 		r.failed++
-		fmt.Print(output)
+		fmt.Fprint(r.out, output)
 	case "skip":
 		r.skipped = append(r.skipped, e.Package+" "+e.Test+": "+reason(output))
 	}
@@ -168,12 +206,12 @@ func reason(output string) string {
 }
 
 func (r *results) summary() {
-	sort.Strings(r.skipped)
+	slices.Sort(r.skipped)
 	if len(r.skipped) > 0 {
-		fmt.Println("\nskipped:")
+		fmt.Fprintln(r.out, "\nskipped:")
 		for _, s := range r.skipped {
-			fmt.Println("  " + s)
+			fmt.Fprintln(r.out, "  "+s)
 		}
 	}
-	fmt.Printf("\n%d passed, %d failed, %d skipped\n", r.passed, r.failed, len(r.skipped))
+	fmt.Fprintf(r.out, "\n%d passed, %d failed, %d skipped\n", r.passed, r.failed, len(r.skipped))
 }

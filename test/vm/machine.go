@@ -34,6 +34,10 @@ type Config struct {
 	Memory int
 	// Append is added to the kernel's command line.
 	Append string
+	// Counted has the machine's clock go by the instructions that it executes, one a
+	// nanosecond, and by the host's only while it has none: what takes time in it
+	// takes so many instructions, however busy the host is. It takes longer.
+	Counted bool
 	// Detached machines outlive this process.
 	Detached bool
 	// BootTimeout bounds the boot, without the wait for others'; default 5

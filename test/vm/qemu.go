@@ -42,6 +42,9 @@ func arguments(dir, img string, cfg Config) []string {
 		"-serial", "file:" + filepath.Join(dir, "console.log"),
 		"-device", fmt.Sprintf("virtio-serial-pci,max_ports=%d", wire.Ports+1),
 	}
+	if cfg.Counted {
+		args = append(args, "-icount", "shift=0,sleep=on")
+	}
 	for i := range wire.Ports {
 		args = append(args,
 			"-chardev", fmt.Sprintf("socket,id=port%d,path=%s,server=on,wait=off", i, filepath.Join(dir, wire.PortName(i))),

@@ -48,7 +48,7 @@ type flags struct {
 	slice                           time.Duration
 	rounds                          int
 	worker, loads, nothing, confine bool
-	calls, programs                 bool
+	calls, whole, programs          bool
 	arms, act                       string
 	times                           int
 }
@@ -58,6 +58,7 @@ func main() {
 	flag.DurationVar(&f.slice, "slice", 30*time.Millisecond, "how long one run of one act takes")
 	flag.IntVar(&f.rounds, "rounds", 10, "how often the arms take turns, there and back")
 	flag.BoolVar(&f.calls, "calls", false, "compare single calls alone, which takes a tenth of the time")
+	flag.BoolVar(&f.whole, "work", false, "compare whole work alone")
 	flag.StringVar(&f.arms, "arms", "empty,guard,landlock,apparmor", "which are compared with none")
 	flag.BoolVar(&f.programs, "programs", false, "only say which programs each call runs, and how long one takes by the kernel's statistics")
 	flag.StringVar(&f.act, "act", "", "only do this call, -times")
@@ -211,15 +212,17 @@ func (s stage) block(a arm, f flags, all figures) (err error) {
 	defer func() { err = errors.Join(err, end()) }()
 	attr := &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: user, Gid: user}, UseCgroupFD: true, CgroupFD: int(cgroup.Fd())}
 	micro := []string{"-worker", "-slice", f.slice.String()}
-	if err := s.measure("user", a, attr, all, "ns", micro...); err != nil {
-		return err
+	if !f.whole {
+		if err := s.measure("user", a, attr, all, "ns", micro...); err != nil {
+			return err
+		}
 	}
 	if !f.calls {
 		if err := s.measure("user", a, attr, all, "ms", "-worker", "-loads"); err != nil {
 			return err
 		}
 	}
-	if a == landlock || a == apparmor {
+	if f.whole || a == landlock || a == apparmor {
 		return nil // they confine whom they are told to
 	}
 	return s.measure("root", a, &syscall.SysProcAttr{}, all, "ns", micro...)
