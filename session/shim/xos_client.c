@@ -63,13 +63,14 @@ static int wait_for(int fd, short events, int64_t deadline)
 }
 
 /* Connects. A full queue of the server makes connect(2) wait, for which the
- * socket's send timeout is the limit. */
+ * socket's send timeout is the limit. It is tried in any case: on a machine that
+ * is busy with others the time may be over before this process has done so much. */
 static int connect_to(const struct xos_place *at, int64_t deadline)
 {
 	struct sockaddr_un a = {.sun_family = AF_UNIX};
 	struct ucred peer;
 	socklen_t n = sizeof peer;
-	int fd, err;
+	int fd, err, tried = 0;
 
 	if (strlen(at->socket) >= sizeof a.sun_path)
 		return fail(ENAMETOOLONG);
@@ -79,12 +80,16 @@ static int connect_to(const struct xos_place *at, int64_t deadline)
 		return -1;
 	for (;;) {
 		int64_t left = deadline - now_ms();
-		struct timeval t = {left / 1000, left % 1000 * 1000};
+		struct timeval t;
 
-		if (left <= 0) {
+		if (left <= 0 && tried) {
 			err = ETIMEDOUT;
 			break;
 		}
+		tried = 1;
+		left = left > 0 ? left : 1;
+		t.tv_sec = left / 1000;
+		t.tv_usec = left % 1000 * 1000;
 		setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &t, sizeof t);
 		if (connect(fd, (struct sockaddr *)&a, sizeof a) == 0) {
 			if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &n) == 0 &&

@@ -93,12 +93,12 @@
 #define XOS_ST_INTERNAL 7     /* the service has failed */
 
 /* How long a client waits, in milliseconds: for the connection, and for all of
- * a request, connection included. Looking up a name must never be felt; a
- * password is checked by the core, and an opened session may have to mount a
- * home first. */
+ * a request, connection included. Looking up a name must never be felt; who logs
+ * in while others eat the machine would rather wait than be refused; a password
+ * is checked by the core, and an opened session may have to mount a home first. */
 #define XOS_CONNECT_MS 200
 #define XOS_LOOKUP_MS 1000
-#define XOS_ACCOUNT_MS 3000
+#define XOS_ACCOUNT_MS 10000
 #define XOS_AUTH_MS 27000
 #define XOS_OPEN_MS 20000
 #define XOS_CLOSE_MS 5000

@@ -44,13 +44,13 @@ const (
 // at once.
 func (o op) patience() time.Duration {
 	switch o {
-	case opPAMAccount:
-		return 3 * time.Second
+	case opPAMAccount, opPrincipals:
+		return 10 * time.Second
 	case opPAMAuth:
 		return 27 * time.Second
 	case opPAMOpen:
 		return 20 * time.Second
-	case opPAMClose, opPrincipals:
+	case opPAMClose:
 		return 5 * time.Second
 	}
 	return time.Second

@@ -23,8 +23,9 @@ const (
 // showTime is how long a client may take to show a refusal.
 const showTime = 2 * time.Second
 
-// requestTime is how long a client may take to send its request.
-const requestTime = time.Second
+// requestTime is how long a client may take to send its request: a moment, but for
+// a machine that others eat.
+const requestTime = 3 * time.Second
 
 // Serve answers requests on l until ctx ends, which closes l and every
 // connection; it returns nil then, after the last request has been answered
