@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime"
 	"sync"
 	"time"
 
@@ -41,8 +42,33 @@ type stand struct {
 // little more.
 const inputWindow = 128 << 10
 
+// waiting calls of the kernel there may be at once: for the terminal or a pipe, the
+// connection, or a processor. Beside them the scheduler has a few threads of its own.
+const (
+	waiting      = 6
+	spareThreads = waiting + 4
+)
+
+// reserveThreads makes threads that the scheduler keeps, and uses when it needs one.
+// Without, it ends the program when it can have no more: where a session has come to
+// its ceiling of processes, that would end the session's jobs with their shadows.
+func reserveThreads(n int) {
+	var made, given sync.WaitGroup
+	made.Add(n)
+	for range n {
+		given.Go(func() {
+			runtime.LockOSThread()
+			defer runtime.UnlockOSThread()
+			made.Done()
+			made.Wait()
+		})
+	}
+	given.Wait()
+}
+
 // runShadow stands for a job until it has ended, then ends as it did.
 func runShadow(r shadowRequest) int {
+	reserveThreads(spareThreads)
 	client, err := jobs()
 	if err != nil {
 		return exitStatus(err)
