@@ -30,20 +30,6 @@ func TestRootKernels(t *testing.T) {
 	}
 }
 
-// TestRootLoads does what no other test of this tree's can on the host's own
-// kernel, and little else: each kernel takes the LSM programs, and they keep VOs
-// apart. The machines have no packages.
-func TestRootLoads(t *testing.T) {
-	for _, kernel := range vm.Kernels {
-		t.Run(string(kernel), func(t *testing.T) {
-			t.Parallel()
-			s := boot(t, kernel, nil)
-			s.program("guard.test", "../../nodeguard/guard", true)
-			s.guardTests("LSM(KeepsVOsApart|KnowsWhatAThreadIsNow|Shares|Forbids|TellsEachRefusal)|OpensAreExact")
-		})
-	}
-}
-
 // sub makes a part of the test of a function of the stage.
 func (s *stage) sub(f func(s *stage)) func(t *testing.T) {
 	return func(t *testing.T) { f(&stage{s.Machine, t, t.Context()}) }
