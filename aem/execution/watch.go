@@ -166,7 +166,8 @@ func (e *Execution) report(ctx context.Context, job *xosv1.Job) error {
 		return nil
 	}
 	rec = proto.CloneOf(rec)
-	rec.State, rec.ExitCode, rec.ExitSignal, rec.Reason = job.State, job.ExitCode, job.ExitSignal, job.Reason
+	rec.State = unit.End(job.State, job.ExitSignal, rec.KillWanted)
+	rec.ExitCode, rec.ExitSignal, rec.Reason = job.ExitCode, job.ExitSignal, job.Reason
 	rec.Started, rec.Ended, rec.CpuMicros, rec.MemoryBytes = job.Started, job.Ended, job.CpuMicros, 0
 	_, err = e.Directory.PutJob(ctx, connect.NewRequest(&xosv1.PutJobRequest{Job: rec}))
 	return err

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/xtreemos/xos"
+	"github.com/xtreemos/xos/aem/unit"
 	xosv1 "github.com/xtreemos/xos/api/xos/v1"
 )
 
@@ -97,16 +98,17 @@ func (j *managed) listen(ctx context.Context) (heard bool, err error) {
 }
 
 // learn takes over how the unit stands.
-func (j *managed) learn(unit *xosv1.Job) error {
+func (j *managed) learn(told *xosv1.Job) error {
 	old := j.record()
-	return j.update(unit.State != old.State, func(job *xosv1.Job) {
-		if ended(unit) && unit.Ended == nil {
-			unit.Ended = now(j.m)
+	return j.update(told.State != old.State, func(job *xosv1.Job) {
+		if ended(told) && told.Ended == nil {
+			told.Ended = now(j.m)
 		}
-		job.State, job.ExitCode, job.ExitSignal, job.Reason = unit.State, unit.ExitCode, unit.ExitSignal, unit.Reason
-		job.Ended, job.CpuMicros, job.MemoryBytes = unit.Ended, unit.CpuMicros, unit.MemoryBytes
-		if unit.Started != nil {
-			job.Started = unit.Started
+		job.State = unit.End(told.State, told.ExitSignal, job.KillWanted)
+		job.ExitCode, job.ExitSignal, job.Reason = told.ExitCode, told.ExitSignal, told.Reason
+		job.Ended, job.CpuMicros, job.MemoryBytes = told.Ended, told.CpuMicros, told.MemoryBytes
+		if told.Started != nil {
+			job.Started = told.Started
 		}
 	})
 }

@@ -3,6 +3,7 @@ package unit
 import (
 	"time"
 
+	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/xtreemos/xos/aem"
@@ -29,6 +30,16 @@ func StateOf(w xosv1.JobState) aem.State {
 		}
 	}
 	return aem.New
+}
+
+// End gives the state in which a job has ended. Whose end was wanted and who died of
+// SIGKILL was canceled, also where those who saw it did not know why: a daemon may die
+// between killing a job and saying so.
+func End(state xosv1.JobState, signal int32, wanted bool) xosv1.JobState {
+	if wanted && state == xosv1.JobState_JOB_STATE_DONE && signal == int32(unix.SIGKILL) {
+		return xosv1.JobState_JOB_STATE_CANCELED
+	}
+	return state
 }
 
 // Job tells on the wire how a unit stands. The command is in its record
