@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
-	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/xtreemos/xos"
@@ -106,10 +105,9 @@ func (e *Execution) settled(r *running) bool {
 // finish removes what the unit had on this machine and reports its end.
 func (e *Execution) finish(r *running) {
 	r.mu.Lock()
-	if r.killed && r.job.State == xosv1.JobState_JOB_STATE_DONE && r.job.ExitSignal == int32(unix.SIGKILL) {
-		// Its supervisor saw it die and did not know why.
+	if state := unit.End(r.job.State, r.job.ExitSignal, r.killed); state != r.job.State {
 		r.job = proto.CloneOf(r.job)
-		r.job.State = xosv1.JobState_JOB_STATE_CANCELED
+		r.job.State = state
 	}
 	if r.why != "" && r.job.State == xosv1.JobState_JOB_STATE_CANCELED {
 		r.job.Reason = r.why

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"runtime"
 	"sync"
 	"time"
 
@@ -18,6 +17,7 @@ import (
 	"github.com/xtreemos/xos"
 	xosv1 "github.com/xtreemos/xos/api/xos/v1"
 	"github.com/xtreemos/xos/api/xos/v1/xosv1connect"
+	"github.com/xtreemos/xos/infra/threads"
 )
 
 // stand is the state of this process while it stands for a job.
@@ -42,33 +42,14 @@ type stand struct {
 // little more.
 const inputWindow = 128 << 10
 
-// waiting calls of the kernel there may be at once: for the terminal or a pipe, the
-// connection, or a processor. Beside them the scheduler has a few threads of its own.
-const (
-	waiting      = 6
-	spareThreads = waiting + 4
-)
-
-// reserveThreads makes threads that the scheduler keeps, and uses when it needs one.
-// Without, it ends the program when it can have no more: where a session has come to
-// its ceiling of processes, that would end the session's jobs with their shadows.
-func reserveThreads(n int) {
-	var made, given sync.WaitGroup
-	made.Add(n)
-	for range n {
-		given.Go(func() {
-			runtime.LockOSThread()
-			defer runtime.UnlockOSThread()
-			made.Done()
-			made.Wait()
-		})
-	}
-	given.Wait()
-}
+// spareThreads is more than a shadow needs for its calls that wait: for the terminal or a
+// pipe, the connection, or a processor. Where a session has come to its ceiling of
+// processes, its jobs would end with shadows that cannot have one.
+const spareThreads = 10
 
 // runShadow stands for a job until it has ended, then ends as it did.
 func runShadow(r shadowRequest) int {
-	reserveThreads(spareThreads)
+	threads.Reserve(spareThreads)
 	client, err := jobs()
 	if err != nil {
 		return exitStatus(err)

@@ -16,6 +16,7 @@ import (
 
 	"github.com/xtreemos/xos"
 	xosv1 "github.com/xtreemos/xos/api/xos/v1"
+	"github.com/xtreemos/xos/infra/threads"
 	"github.com/xtreemos/xos/session/account"
 	"github.com/xtreemos/xos/session/residue"
 	"github.com/xtreemos/xos/vom"
@@ -89,7 +90,10 @@ func TestRootThousandUsers(t *testing.T) {
 		s.Changed(vom.Bundle{})
 	}
 	round(0, few)
-	stretch(few + many)
+	// What the runtime needs for each thread it keeps for ever; and when a thousand people
+	// lose their access at once, as many may be in the file system for a moment, or far
+	// fewer. So they shall be there before anything is measured.
+	threads.Reserve(few + many)
 	before := s.footprint(few)
 	round(few, many)
 	after := s.footprint(few + many)
@@ -108,24 +112,6 @@ func TestRootThousandUsers(t *testing.T) {
 	if free := s.accounts.Spent(); len(free) != few+many {
 		t.Errorf("%d uids are free, of %d people", len(free), few+many)
 	}
-}
-
-// stretch makes the runtime have so many threads and goroutines. What it needs for
-// each, some 10 KiB, it keeps for ever; and when a thousand people lose their access
-// at once, as many threads may be in the file system for a moment, or far fewer. So
-// it shall have them before anything is measured.
-func stretch(n int) {
-	var there, work sync.WaitGroup
-	there.Add(n)
-	for range n {
-		work.Go(func() {
-			runtime.LockOSThread()
-			defer runtime.UnlockOSThread()
-			there.Done()
-			there.Wait()
-		})
-	}
-	work.Wait()
 }
 
 func (s *stage) count(state account.State) (n int) {

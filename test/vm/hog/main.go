@@ -7,11 +7,11 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"runtime"
-	"sync"
 	"syscall"
 	"time"
 	"unsafe"
+
+	"github.com/xtreemos/xos/infra/threads"
 )
 
 var appetites = map[string]func() error{
@@ -55,7 +55,7 @@ func child(argv ...string) (int, error) {
 
 // fork starts processes, also when no more can be had.
 func fork() error {
-	threads(16)
+	threads.Reserve(16) // it goes on where it can have no more
 	for told := false; ; {
 		_, err := child("/bin/sleep", "1000")
 		if err != nil {
@@ -66,22 +66,6 @@ func fork() error {
 			time.Sleep(time.Millisecond)
 		}
 	}
-}
-
-// threads makes some for Go's scheduler, which ends a program that can have no
-// more.
-func threads(n int) {
-	var made sync.WaitGroup
-	made.Add(n)
-	for range n {
-		go func() {
-			runtime.LockOSThread()
-			defer runtime.UnlockOSThread()
-			made.Done()
-			made.Wait()
-		}()
-	}
-	made.Wait()
 }
 
 // memory touches pages, for ever.
