@@ -2,6 +2,7 @@ package job_test
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"os"
 	"os/exec"
@@ -109,6 +110,39 @@ func TestRootSubmit(t *testing.T) {
 		}
 		if err := w.node2.signal(id, syscall.SIGTERM); !xos.Is(err, xos.NotFound) {
 			t.Errorf("signalled though it ended: %v", err)
+		}
+	})
+}
+
+// TestRootLateAnswer: a machine that takes long to answer is waited for as long as a
+// job has patience, and no longer than anybody wants the job.
+func TestRootLateAnswer(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.node1.stopManager()
+	w.node1.find = 2900 * time.Millisecond
+	w.node1.startManager()
+	t.Run("comes", func(t *testing.T) {
+		w.node1.late.Store(int64(5400 * time.Millisecond)) // the second try's, which is the last
+		resp, err := w.node1.jobs.Submit(t.Context(), connect.NewRequest(spec("true")))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if job := w.node1.wait(resp.Msg.Job.Id); job.State != xosv1.JobState_JOB_STATE_DONE {
+			t.Errorf("%v", job)
+		}
+	})
+	t.Run("is not waited for", func(t *testing.T) {
+		w.node1.late.Store(int64(time.Minute))
+		ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+		defer cancel()
+		if _, err := w.node1.jobs.Submit(ctx, connect.NewRequest(spec("true"))); err == nil {
+			t.Fatal("submitted")
+		}
+		began := time.Now()
+		until(t, "the end of the search", func() bool { return w.node1.looking.Load() == 0 })
+		if took := time.Since(began); took > time.Second {
+			t.Errorf("looked for a place for %v", took)
 		}
 	})
 }

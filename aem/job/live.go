@@ -174,7 +174,7 @@ func (j *managed) wantKill(why string) {
 
 // carryOutKill kills until the job has ended.
 func (j *managed) carryOutKill() {
-	ctx, cancel := j.untilEnd()
+	ctx, cancel := j.until(ended)
 	defer cancel()
 	for {
 		if err := j.signal(ctx, sigKill); err != nil && ctx.Err() == nil {

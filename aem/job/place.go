@@ -82,8 +82,11 @@ func (j *managed) place(ctx context.Context) bool {
 			return true
 		}
 	}
-	for window := j.m.cfg.Find; ; window = min(2*window, longestFind) {
-		found, refused, err := j.m.Resources.Find(ctx, q, maxFound, window)
+	looking, done := j.until(func(job *xosv1.Job) bool { return ended(job) || job.KillWanted })
+	defer done()
+	// A machine may be too busy to answer in time: it gets twice the time at the next try.
+	for window := j.m.cfg.Find; ; window *= 2 {
+		found, refused, err := j.m.Resources.Find(looking, q, maxFound, window)
 		if ctx.Err() != nil {
 			return false
 		}
@@ -127,10 +130,9 @@ func (j *managed) place(ctx context.Context) bool {
 	}
 }
 
-// longestFind and named are bounds of the wait for machines too busy to answer
-// in time: how long they get for one answer, and how long the machine that the
-// user named may say nothing while others answer. The name may be wrong.
-const longestFind, named = 5 * time.Second, 3 * time.Second
+// named is how long the machine that the user named may say nothing while others
+// answer. The name may be wrong.
+const named = 3 * time.Second
 
 // silent is whether those that matter have not been heard, which is no refusal.
 func (j *managed) silent(refused map[string]int, began time.Time) bool {

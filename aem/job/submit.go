@@ -130,7 +130,7 @@ func (j *managed) follow() {
 		return
 	}
 	defer p.Close()
-	ctx, cancel := j.untilEnd()
+	ctx, cancel := j.until(ended)
 	defer cancel()
 	p.Watch(ctx, func(s shadow.State) error {
 		switch s {
@@ -144,14 +144,14 @@ func (j *managed) follow() {
 	})
 }
 
-// untilEnd gives a context that ends with the job, or with the manager.
-func (j *managed) untilEnd() (context.Context, context.CancelFunc) {
+// until gives a context that ends when the job has come to that, or with the manager.
+func (j *managed) until(reached func(*xosv1.Job) bool) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancel(j.m.ctx)
 	j.m.work.Go(func() {
 		defer cancel()
 		for {
 			job, _, changed := j.watch()
-			if ended(job) {
+			if reached(job) {
 				return
 			}
 			select {

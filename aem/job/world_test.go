@@ -56,6 +56,9 @@ type machine struct {
 	dir       string
 	resources *overlay.Overlay
 	busy      atomic.Int32 // so many of its questions come to nothing
+	late      atomic.Int64 // nanoseconds until a question is answered
+	looking   atomic.Int32 // questions that are open
+	find      time.Duration
 	stop      func()
 }
 
@@ -88,6 +91,17 @@ func (w *world) machine(name string) *machine {
 // Find implements srds.Directory, for machines that are too busy at times:
 // another than node2 may have answered.
 func (mc *machine) Find(ctx context.Context, q srds.Query, most int, wait time.Duration) ([]srds.Attributes, map[string]int, error) {
+	mc.looking.Add(1)
+	defer mc.looking.Add(-1)
+	late := time.Duration(mc.late.Load())
+	select {
+	case <-ctx.Done():
+		return nil, nil, ctx.Err()
+	case <-time.After(min(late, wait)):
+	}
+	if late > wait {
+		return nil, map[string]int{}, nil
+	}
 	if mc.busy.Add(-1) < 0 {
 		return mc.resources.Find(ctx, q, most, wait)
 	}
@@ -105,7 +119,7 @@ func (mc *machine) Answer(ctx context.Context, describe func() srds.Attributes) 
 func (mc *machine) startManager() {
 	t := mc.w.t
 	t.Helper()
-	m, err := job.New(job.Config{Node: mc.Name, Site: "test", Dir: filepath.Join(mc.dir, "state"), Lost: 2 * time.Second, Patience: 3 * time.Second},
+	m, err := job.New(job.Config{Node: mc.Name, Site: "test", Dir: filepath.Join(mc.dir, "state"), Lost: 2 * time.Second, Patience: 3 * time.Second, Find: mc.find},
 		job.Deps{Verifier: mc.w.CA.Verifier(), Sessions: mc.Sessions, Resources: mc, Machine: credtest.Show(mc.Machine),
 			Core: mc.w.CoreAddress, Now: time.Now,
 			Log: slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))})
