@@ -110,7 +110,7 @@ func (c cgroups) remove(ctx context.Context, vo xos.VOName, job xos.JobID) error
 		return err
 	}
 	dir := filepath.Join(c.root, path)
-	if err := os.WriteFile(filepath.Join(dir, "cgroup.kill"), []byte("1"), 0); errors.Is(err, fs.ErrNotExist) {
+	if err := killAll(dir); gone(err) {
 		return nil
 	} else if err != nil {
 		return xos.Errorf(xos.Internal, "killing job %s: %w", job, err)
@@ -125,6 +125,11 @@ func (c cgroups) remove(ctx context.Context, vo xos.VOName, job xos.JobID) error
 		case <-time.After(5 * time.Millisecond):
 		}
 	}
+}
+
+// killAll kills all in a cgroup and below it.
+func killAll(dir string) error {
+	return os.WriteFile(filepath.Join(dir, "cgroup.kill"), []byte("1"), 0)
 }
 
 // removeTree removes a cgroup and those below it; EBUSY while processes live.

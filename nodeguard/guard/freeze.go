@@ -162,8 +162,10 @@ func (g *Guard) atLarge(pid int, ids session.IDs) (stopped, bool, error) {
 	return stopped{pid, start}, runs, err
 }
 
+// gone is whether the file was of a process or a cgroup that is no more; it may have
+// been when the file was opened.
 func gone(err error) bool {
-	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH)
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) || errors.Is(err, unix.ENODEV)
 }
 
 func (g *Guard) thaw(ids session.IDs) (string, error) {

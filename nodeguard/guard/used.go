@@ -2,15 +2,11 @@ package guard
 
 import (
 	"context"
-	"errors"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/xtreemos/xos"
 	"github.com/xtreemos/xos/bpf"
@@ -103,14 +99,14 @@ func (g *Guard) EndJob(ctx context.Context, a xos.Account, job xos.JobID) (nodeg
 
 // depopulate kills all in a cgroup and waits until nothing is in it, nor below it.
 func depopulate(ctx context.Context, dir string) error {
-	if err := os.WriteFile(filepath.Join(dir, "cgroup.kill"), []byte("1"), 0); errors.Is(err, fs.ErrNotExist) {
+	if err := killAll(dir); gone(err) {
 		return nil
 	} else if err != nil {
 		return err
 	}
 	for {
 		data, err := os.ReadFile(filepath.Join(dir, "cgroup.events"))
-		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENODEV) { // the second: it has just gone
+		if gone(err) {
 			return nil
 		} else if err != nil {
 			return err
