@@ -40,9 +40,8 @@ struct {
 struct xos_found {
 	__u64 cgroup;
 	__u32 uid;
-	__u32 vo;        /* its label */
-	__u32 vo_of_uid; /* that of its uid alone, which what it owns has */
-	__u32 changes;   /* label_changes when it was found */
+	__u32 vo;      /* its label */
+	__u32 changes; /* label_changes when it was found */
 };
 
 struct {
@@ -170,13 +169,13 @@ static __noinline __u32 find(void)
 	f->cgroup = g->kn->id;
 	f->uid = uid;
 	f->vo = vo;
-	f->vo_of_uid = label_of_uid(uid);
 	f->changes = at;
 	return vo;
 }
 
-/* known gives what the process that acts was found to be, if that is still so. */
-static __always_inline struct xos_found *known(void)
+/* subject is the label of the process that acts: what it was found to be, if that is
+ * still so. */
+static __always_inline __u32 subject(void)
 {
 	struct task_struct *self = bpf_get_current_task_btf();
 	struct xos_found *f = bpf_task_storage_get(&found, self, 0, 0);
@@ -184,16 +183,8 @@ static __always_inline struct xos_found *known(void)
 
 	if (!f || !now || f->changes != *now || f->uid != self->cred->uid.val ||
 	    f->cgroup != self->cgroups->dfl_cgrp->kn->id)
-		return 0;
-	return f;
-}
-
-/* subject is the label of the process that acts. */
-static __always_inline __u32 subject(void)
-{
-	struct xos_found *f = known();
-
-	return f ? f->vo : find();
+		return find();
+	return f->vo;
 }
 
 /* alike says whether what has this uid and is in this cgroup has the label of the

@@ -1,8 +1,7 @@
 //go:build ignore
 // SPDX-License-Identifier: GPL-2.0
 // Files, by their owner. What is the machine's costs one comparison, and what is
-// one's own a look at what is known of the thread: whose the object is is told of
-// refusals only.
+// one's own two: who has the owner's uid is the owner.
 
 #define BPF_FS_MAGIC 0xcafe4a11
 #define CGROUP2_SUPER_MAGIC 0x63677270
@@ -16,12 +15,11 @@
 static __always_inline int judge_inode(__u32 hook, struct inode *inode, __u32 uid)
 {
 	struct xos_object o = {};
-	struct xos_found *f = known();
 	__u32 vo, object_vo;
 
-	if (f && f->uid == uid && f->vo_of_uid == f->vo)
+	if (bpf_get_current_task_btf()->cred->uid.val == uid)
 		return 0;
-	vo = f ? f->vo : find();
+	vo = subject();
 	object_vo = label_of_uid(uid);
 	if (!refused(XOS_AIM_FILES, vo, object_vo))
 		return 0;

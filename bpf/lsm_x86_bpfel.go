@@ -24,8 +24,8 @@ type LsmXosFound struct {
 	Cgroup  uint64
 	Uid     uint32
 	Vo      uint32
-	VoOfUid uint32
 	Changes uint32
+	_       [4]byte
 }
 
 type LsmXosHook uint32

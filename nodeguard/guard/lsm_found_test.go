@@ -37,7 +37,8 @@ func stalk(text string) int {
 			return 1
 		}
 		said := "own"
-		if err := unix.Kill(os.Getpid(), 0); err != nil {
+		_, err = os.ReadFile(ownFile(p, uid))
+		if err := errors.Join(err, unix.Kill(os.Getpid(), 0)); err != nil {
 			said = err.Error()
 		}
 		for _, name := range []string{"stat", "open", "getsid", "abstract: stream"} {
@@ -50,6 +51,11 @@ func stalk(text string) int {
 	return 0
 }
 
+// ownFile is a file of a uid's beside the prey's.
+func ownFile(p prey, uid int) string {
+	return filepath.Join(filepath.Dir(p.File), "of-"+strconv.Itoa(uid))
+}
+
 // TestRootLSMKnowsWhatAThreadIsNow: what the programs found a thread to be they find
 // anew when its uid or its cgroup is another, or its label was changed or taken away.
 func TestRootLSMKnowsWhatAThreadIsNow(t *testing.T) {
@@ -59,6 +65,11 @@ func TestRootLSMKnowsWhatAThreadIsNow(t *testing.T) {
 	}
 	s.people(t)
 	p := s.prey(t)
+	for _, uid := range []int{0, int(bob), int(carol), int(mal)} {
+		if err := errors.Join(os.WriteFile(ownFile(p, uid), nil, 0o600), os.Chown(ownFile(p, uid), uid, uid)); err != nil {
+			t.Fatal(err)
+		}
+	}
 	text, err := json.Marshal(p)
 	if err != nil {
 		t.Fatal(err)
