@@ -31,15 +31,17 @@ const everyone = "ABbCcGO"
 // strangers are those who must be in no line that does not say why.
 const strangers = "CcG"
 
-// tried runs all attempts by all people and gives for each who got through.
-func tried(ctx context.Context, t *testing.T, v target) map[string]string {
-	got := map[string]string{}
+// tried runs all attempts by all people and gives for each who got through, and
+// what the others were told.
+func tried(ctx context.Context, t *testing.T, v target) (got, why map[string]string) {
+	got, why = map[string]string{}, map[string]string{}
 	note := func(who rune, all map[string]outcome) {
 		for name, o := range all {
 			if o.Worked {
 				got[name] += string(who)
 			} else {
 				got[name] += ""
+				why[name] += fmt.Sprintf("\n\t%c: %s", who, o.Detail)
 			}
 		}
 	}
@@ -49,7 +51,7 @@ func tried(ctx context.Context, t *testing.T, v target) map[string]string {
 	note(stranger, login(ctx, t, "carol@chemistry", v))
 	note(strangIn, inJob(ctx, t, "carol@chemistry", v))
 	note(local, attack(ctx, t, node("node1"), "guest", prober+" attack "+v.String()))
-	return got
+	return got, why
 }
 
 // TestRootChecklist tries every line of the list from everybody, against a
@@ -60,12 +62,12 @@ func TestRootChecklist(t *testing.T) {
 	install(ctx, t)
 	level := levelOf1(ctx, t)
 	nonce := fmt.Sprint(time.Now().UnixNano() % 1e8)
-	session := tried(ctx, t, victim(ctx, t, "ms"+nonce, false))
+	session, sessionWhy := tried(ctx, t, victim(ctx, t, "ms"+nonce, false))
 
 	v := victim(ctx, t, "mj"+nonce, true)
 	pid := on1(ctx, t, "root", "for p in $(pgrep -f 'victim mj"+nonce+"'); do [ $(readlink /proc/$p/exe) = "+prober+" ] && echo $p; done; true")
 	v["PID"], v["TID"], v["PTS"] = json.Number(pid), json.Number(pid), ""
-	job := tried(ctx, t, v)
+	job, jobWhy := tried(ctx, t, v)
 
 	on1(ctx, t, "root", "systemctl stop xos-node && rm -f /sys/fs/bpf/xos/link_*")
 	defer on1(ctx, t, "root", "systemctl start xos-node")
@@ -79,6 +81,11 @@ func TestRootChecklist(t *testing.T) {
 		return
 	}
 	check(t, level, session, job)
+	for _, l := range expected(level) {
+		if session[l.name] != l.session || job[l.name] != l.job {
+			t.Logf("%s: refused, against the session:%s\nagainst the job:%s", l.name, sessionWhy[l.name], jobWhy[l.name])
+		}
+	}
 }
 
 // bared gives what carol can do without the guard. The kernel lets go of

@@ -41,8 +41,20 @@ type sqe struct {
 	len       uint32
 }
 
-// do has one thing done by a ring, and gives what came of it.
+// do has one thing done by a ring, and gives what came of it. Linux 6.1 cancels it if
+// signals come while it makes the thread, as the Go runtime sends them.
 func do(polled bool, e sqe) error {
+	var all unix.Sigset_t
+	for i := range all.Val {
+		all.Val[i] = ^all.Val[i]
+	}
+	var were unix.Sigset_t
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	if err := unix.PthreadSigmask(unix.SIG_SETMASK, &all, &were); err != nil {
+		return fmt.Errorf("masking signals: %w", err)
+	}
+	defer unix.PthreadSigmask(unix.SIG_SETMASK, &were, nil)
 	p := uringParams{idle: 1000}
 	if polled {
 		p.flags = uringSQPoll
@@ -74,7 +86,8 @@ func do(polled bool, e sqe) error {
 	if polled {
 		flags |= uringWakeup
 	}
-	// A signal ends the waiting, of a call that has submitted without an error.
+	// The kernel's own notices end the waiting as signals do, of a call that has
+	// submitted without an error.
 	for submit := uintptr(1); atomic.LoadUint32((*uint32)(unsafe.Pointer(&ring[p.cq.tail]))) == 0; {
 		n, _, errno := unix.Syscall6(unix.SYS_IO_URING_ENTER, fd, submit, 1, flags, 0, 0)
 		if errno != 0 && errno != unix.EINTR {

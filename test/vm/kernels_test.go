@@ -88,12 +88,17 @@ func bound() string {
 }
 
 // apart runs the checklist of isolation inside, and holds what the guard says
-// of this kernel to the page about it.
+// of this kernel to the page about it. Commands and demands are the same on each: the
+// first has enough to do.
 func apart(s *stage) {
 	s.program("prober", "../apart/prober", false)
 	s.program("apart.test", "../apart", true)
 	if err := s.PushFile(s.ctx, "../../docs/nodeguard.md", "/root/docs/nodeguard.md"); err != nil {
 		s.t.Fatal(err)
 	}
-	s.inside("mkdir -p /root/test/apart && cd /root/test/apart && XOS_NEED_ALL=1 XOS_HERE=1" + passed("XOS_KILLS") + " exec apart.test -test.v -test.timeout=" + bound())
+	skip := ""
+	if s.Kernel == vm.Kernels[0] && os.Getenv("XOS_KERNEL") == "" {
+		skip = " -test.skip='GuardCommand|VODemandsALevel'"
+	}
+	s.inside("mkdir -p /root/test/apart && cd /root/test/apart && XOS_NEED_ALL=1 XOS_HERE=1" + passed("XOS_KILLS") + " exec apart.test -test.v" + skip + " -test.timeout=" + bound())
 }
