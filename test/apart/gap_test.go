@@ -43,7 +43,7 @@ fresh() {
 }
 kills=0 starting=0 upgrades=0 packages=0 stops=0
 ready 0
-for round in $(seq "$ROUNDS"); do
+for round in $(seq "$FIRST" $((FIRST + ROUNDS - 1))); do
 	printf 'share = ["network"]\n[vo.physics.share]\nnetwork = ["law"]\n[vo.law.share]\nnetwork = ["physics"]\n' >/etc/xos/apart.new
 	[ $((round % 2)) = 0 ] && : >/etc/xos/apart.new
 	mv /etc/xos/apart.new /etc/xos/apart.toml
@@ -67,13 +67,15 @@ echo "DID $kills kills ($starting of them of one that had not started), $package
 
 // TestRootNoGapWhenTheDaemonDies: carol tries without pause while xos-node is
 // killed, upgraded, stopped, and its policy is another; nothing works for a moment.
-// XOS_KILLS says how many rounds.
+// XOS_KILLS says how many rounds, XOS_KILLS_FROM which is the first.
 func TestRootNoGapWhenTheDaemonDies(t *testing.T) {
 	ctx := needGrid(t)
 	install(ctx, t)
-	rounds := 4
-	if n, err := strconv.Atoi(os.Getenv("XOS_KILLS")); err == nil {
-		rounds = n
+	rounds, first := 4, 1
+	for name, n := range map[string]*int{"XOS_KILLS": &rounds, "XOS_KILLS_FROM": &first} {
+		if set, err := strconv.Atoi(os.Getenv(name)); err == nil {
+			*n = set
+		}
 	}
 	names, atLevelA, _ := strings.Cut(barred, "|")
 	if levelOf1(ctx, t) == "A" {
@@ -109,7 +111,7 @@ func TestRootNoGapWhenTheDaemonDies(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	out, status, err := story.Run(life, node("node1"), "root", "DEB="+deb+" ROUNDS="+strconv.Itoa(rounds)+" exec bash -c '"+strings.ReplaceAll(siege, "'", `'\''`)+"'")
+	out, status, err := story.Run(life, node("node1"), "root", "DEB="+deb+" FIRST="+strconv.Itoa(first)+" ROUNDS="+strconv.Itoa(rounds)+" exec bash -c '"+strings.ReplaceAll(siege, "'", `'\''`)+"'")
 	_, did, found := strings.Cut(out, "DID ")
 	if err != nil || status != 0 || !found {
 		t.Errorf("the siege: status %d (%v): %s", status, err, out)
