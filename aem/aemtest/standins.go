@@ -173,9 +173,19 @@ func (g *Guard) Used(_ context.Context, _ xos.Account, job xos.JobID) (nodeguard
 	return nodeguard.Used{NetOut: Sent, Execs: 3, Uncounted: []string{"cpu", "memory", "disk", "opens"}}, nil
 }
 
+// kill kills all in a cgroup.
+func kill(dir string) error {
+	return os.WriteFile(filepath.Join(dir, "cgroup.kill"), []byte("1"), 0)
+}
+
+// gone is whether there was no such cgroup, or no more when its file was used.
+func gone(err error) bool {
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENODEV)
+}
+
 // EndJob implements nodeguard.Meter.
 func (g *Guard) EndJob(ctx context.Context, a xos.Account, job xos.JobID) (nodeguard.Used, error) {
-	if err := os.WriteFile(g.root+g.subtree+"/job-"+string(job)+"/cgroup.kill", []byte("1"), 0); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := kill(g.root + g.subtree + "/job-" + string(job)); err != nil && !gone(err) {
 		return nodeguard.Used{}, err
 	}
 	return g.Used(ctx, a, job)
@@ -219,7 +229,7 @@ func (g *Guard) RemoveJob(ctx context.Context, a xos.Account, job xos.JobID) err
 	delete(g.known, job)
 	g.mu.Unlock()
 	dir := g.root + g.subtree + "/job-" + string(job)
-	if err := os.WriteFile(dir+"/cgroup.kill", []byte("1"), 0); errors.Is(err, fs.ErrNotExist) {
+	if gone(kill(dir)) {
 		return nil
 	}
 	for {

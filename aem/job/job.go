@@ -27,12 +27,14 @@ type Config struct {
 	Node xos.NodeID // this machine; must be given
 	Site string     // begins the ids of its jobs; "xos"
 	Dir  string     // of the managed jobs; /var/lib/xos/node/jobs
-	// Patience is how long a submission waits for what is briefly away; 30 s.
+	// Patience is how long a submission waits for what is briefly away; 30 s. The
+	// last question asked by then may be waited for as long again.
 	Patience time.Duration
 	// Lost is how long the machine of a running job may be silent before the
 	// job is given up; 30 s.
 	Lost time.Duration
-	// Find is how long machines have to answer; 300 ms.
+	// Find is how long machines have to answer at first; 300 ms. If none does they
+	// are asked again and have twice the time.
 	Find time.Duration
 }
 

@@ -87,7 +87,7 @@ func (j *managed) place(ctx context.Context) bool {
 	// A machine may be too busy to answer in time: it gets twice the time at the next try.
 	for window := j.m.cfg.Find; ; window *= 2 {
 		found, refused, err := j.m.Resources.Find(looking, q, maxFound, window)
-		if ctx.Err() != nil {
+		if ctx.Err() != nil || ended(j.record()) {
 			return false
 		}
 		refusals := map[string]error{}

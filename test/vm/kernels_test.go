@@ -25,6 +25,9 @@ func TestRootKernels(t *testing.T) {
 			s := start(t, kernel)
 			t.Run("guard", s.sub(guards))
 			t.Run("ceilings", s.sub(ceilingsAreSet))
+			if kernel == vm.Debian12 {
+				t.Run("rings", s.sub(rings))
+			}
 			t.Run("starvation", s.sub(nobodyStarves))
 			t.Run("apart", s.sub(apart))
 		})
@@ -51,6 +54,13 @@ func guards(s *stage) {
 		which = "LSM(KeepsVOsApart|KnowsWhatAThreadIsNow|LosingAHook|TellsEachRefusal|Shares|Forbids)|OpensAreExact|DevicesAreGiven|TableIsTheModel|UsageIsTold|EachRefusalIsTold|FloodOfRefusals|ProgramsThatReadNothing"
 	}
 	s.guardTests(which)
+}
+
+// rings has the tests' own way through io_uring tried while signals come, of which
+// the older kernel bears none.
+func rings(s *stage) {
+	s.program("uring.test", "../uring", true)
+	s.inside("cd /root && XOS_NEED_ALL=1 exec uring.test -test.v")
 }
 
 // guardTests runs those of the guard's own tests whose names match.
