@@ -103,7 +103,10 @@ func (u *upRequest) run(cmd *cobra.Command) error {
 			}
 		}
 		say("starting %s", unit.name)
-		if err := systemctl(ctx, "enable", "--now", unit.name); err != nil {
+		if err := systemctl(ctx, "enable", "--no-reload", unit.name); err != nil {
+			return err
+		}
+		if err := systemctl(ctx, "start", unit.name); err != nil {
 			return err
 		}
 		if unit.service == "" {
@@ -115,6 +118,10 @@ func (u *upRequest) run(cmd *cobra.Command) error {
 	}
 	if len(started) == 0 {
 		return u.client(ctx, cmd)
+	}
+	// systemd is told what is enabled once: it reads all of its units again.
+	if err := systemctl(ctx, "daemon-reload"); err != nil {
+		return err
 	}
 	return show(cmd, map[string]any{"started": started}, func(w io.Writer) { fmt.Fprintln(w, "this machine is part of the grid") })
 }

@@ -31,27 +31,39 @@ const everyone = "ABbCcGO"
 // strangers are those who must be in no line that does not say why.
 const strangers = "CcG"
 
-// tried runs all attempts by all people and gives for each who got through, and
-// what the others were told.
-func tried(ctx context.Context, t *testing.T, v target) (got, why map[string]string) {
-	got, why = map[string]string{}, map[string]string{}
-	note := func(who rune, all map[string]outcome) {
-		for name, o := range all {
-			if o.Worked {
-				got[name] += string(who)
-			} else {
-				got[name] += ""
-				why[name] += fmt.Sprintf("\n\t%c: %s", who, o.Detail)
-			}
+// tries are all attempts on one victim: who got through with each, and what the
+// others were told.
+type tries struct{ got, why map[string]string }
+
+func (t tries) note(who rune, all map[string]outcome) {
+	for name, o := range all {
+		if o.Worked {
+			t.got[name] += string(who)
+		} else {
+			t.got[name] += ""
+			t.why[name] += fmt.Sprintf("\n\t%c: %s", who, o.Detail)
 		}
 	}
-	note(again, login(ctx, t, "alice@physics", v))
-	note(member, login(ctx, t, "bob@physics", v))
-	note(memberIn, inJob(ctx, t, "bob@physics", v))
-	note(stranger, login(ctx, t, "carol@chemistry", v))
-	note(strangIn, inJob(ctx, t, "carol@chemistry", v))
-	note(local, attack(ctx, t, node("node1"), "guest", prober+" attack "+v.String()))
-	return got, why
+}
+
+// tried has everybody try everything on each victim.
+func tried(ctx context.Context, t *testing.T, victims ...target) []tries {
+	all := make([]tries, len(victims))
+	for i := range all {
+		all[i] = tries{map[string]string{}, map[string]string{}}
+	}
+	note := func(who rune, outcomes []map[string]outcome) {
+		for i, o := range outcomes {
+			all[i].note(who, o)
+		}
+	}
+	note(again, login(ctx, t, "alice@physics", victims...))
+	note(member, login(ctx, t, "bob@physics", victims...))
+	note(memberIn, inJob(ctx, t, "bob@physics", victims...))
+	note(stranger, login(ctx, t, "carol@chemistry", victims...))
+	note(strangIn, inJob(ctx, t, "carol@chemistry", victims...))
+	note(local, loggedIn(ctx, t, "guest", victims...))
+	return all
 }
 
 // TestRootChecklist tries every line of the list from everybody, against a
@@ -62,12 +74,11 @@ func TestRootChecklist(t *testing.T) {
 	install(ctx, t)
 	level := levelOf1(ctx, t)
 	nonce := fmt.Sprint(time.Now().UnixNano() % 1e8)
-	session, sessionWhy := tried(ctx, t, victim(ctx, t, "ms"+nonce, false))
-
 	v := victim(ctx, t, "mj"+nonce, true)
 	pid := on1(ctx, t, "root", "for p in $(pgrep -f 'victim mj"+nonce+"'); do [ $(readlink /proc/$p/exe) = "+prober+" ] && echo $p; done; true")
 	v["PID"], v["TID"], v["PTS"] = json.Number(pid), json.Number(pid), ""
-	job, jobWhy := tried(ctx, t, v)
+	all := tried(ctx, t, victim(ctx, t, "ms"+nonce, false), v)
+	session, job := all[0].got, all[1].got
 
 	on1(ctx, t, "root", "systemctl stop xos-node && rm -f /sys/fs/bpf/xos/link_*")
 	defer on1(ctx, t, "root", "systemctl start xos-node")
@@ -83,7 +94,7 @@ func TestRootChecklist(t *testing.T) {
 	check(t, level, session, job)
 	for _, l := range expected(level) {
 		if session[l.name] != l.session || job[l.name] != l.job {
-			t.Logf("%s: refused, against the session:%s\nagainst the job:%s", l.name, sessionWhy[l.name], jobWhy[l.name])
+			t.Logf("%s: refused, against the session:%s\nagainst the job:%s", l.name, all[0].why[l.name], all[1].why[l.name])
 		}
 	}
 }
@@ -94,7 +105,7 @@ func TestRootChecklist(t *testing.T) {
 func bared(ctx context.Context, t *testing.T, level, marker string) map[string]bool {
 	worked := map[string]bool{}
 	for deadline, pass := time.Now().Add(time.Minute), 0; ; pass++ {
-		for name, o := range outside(ctx, t, "carol@chemistry", unguarded(ctx, t, marker+fmt.Sprint("x", pass))) {
+		for name, o := range outside(ctx, t, "carol@chemistry", unguarded(ctx, t, marker+fmt.Sprint("x", pass)))[0] {
 			worked[name] = worked[name] || o.Worked
 		}
 		remains := func(l line) bool { return l.by == byGuard && !worked[l.name] }

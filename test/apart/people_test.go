@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -104,34 +105,47 @@ func await(t *testing.T, at story.Machine, cmd *exec.Cmd, cancel func()) target 
 	return nil
 }
 
-// attack runs all attempts as somebody and gives how they went.
-func attack(ctx context.Context, t *testing.T, at story.Machine, user, command string) map[string]outcome {
+// attack runs a command that tries everything on each victim, and gives how that went.
+func attack(ctx context.Context, t *testing.T, at story.Machine, user, command string, victims []target) []map[string]outcome {
 	t.Helper()
 	out, status, err := story.Run(ctx, at, user, command)
-	start := strings.Index(out, "{")
-	var all map[string]outcome
-	if err == nil && status == 0 && start >= 0 {
+	var all []map[string]outcome
+	if start := strings.Index(out, "[{"); err == nil && status == 0 && start >= 0 {
 		err = json.NewDecoder(strings.NewReader(out[start:])).Decode(&all)
 	}
-	if err != nil || len(all) == 0 {
+	if err != nil || len(all) != len(victims) || slices.ContainsFunc(all, func(m map[string]outcome) bool { return len(m) == 0 }) {
 		t.Fatalf("%s: %.120s: status %d (%v)\n%s", user, command, status, err, out)
 	}
 	return all
 }
 
+// attacker is the command line of one.
+func attacker(victims []target) string {
+	command := prober + " attack"
+	for _, v := range victims {
+		command += " " + v.String()
+	}
+	return command
+}
+
 // login attacks from an ssh session.
-func login(ctx context.Context, t *testing.T, account string, v target) map[string]outcome {
+func login(ctx context.Context, t *testing.T, account string, victims ...target) []map[string]outcome {
 	user, _, _ := strings.Cut(account, "@")
-	return attack(ctx, t, node("client"), user, ssh(account, "", prober+" attack "+v.String()))
+	return attack(ctx, t, node("client"), user, ssh(account, "", attacker(victims)), victims)
 }
 
 // inJob attacks from a job.
-func inJob(ctx context.Context, t *testing.T, account string, v target) map[string]outcome {
+func inJob(ctx context.Context, t *testing.T, account string, victims ...target) []map[string]outcome {
 	user, _, _ := strings.Cut(account, "@")
-	return attack(ctx, t, node("client"), user, ssh(account, "", "xsub --node node1 -- "+prober+" attack "+v.String()))
+	return attack(ctx, t, node("client"), user, ssh(account, "", "xsub --node node1 -- "+attacker(victims)), victims)
+}
+
+// loggedIn attacks from a session of one of the machine's own users.
+func loggedIn(ctx context.Context, t *testing.T, user string, victims ...target) []map[string]outcome {
+	return attack(ctx, t, node("node1"), "root", "exec runuser -l "+user+" -c '"+attacker(victims)+"'", victims)
 }
 
 // outside attacks as somebody from the machine's own namespaces.
-func outside(ctx context.Context, t *testing.T, account string, v target) map[string]outcome {
-	return attack(ctx, t, node("node1"), "root", "cd / && HOME=/ exec setpriv --reuid="+account+" --regid="+account+" --init-groups -- "+prober+" attack "+v.String())
+func outside(ctx context.Context, t *testing.T, account string, victims ...target) []map[string]outcome {
+	return attack(ctx, t, node("node1"), "root", "cd / && HOME=/ exec setpriv --reuid="+account+" --regid="+account+" --init-groups -- "+attacker(victims), victims)
 }

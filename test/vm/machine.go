@@ -40,8 +40,8 @@ type Config struct {
 	Counted bool
 	// Detached machines outlive this process.
 	Detached bool
-	// BootTimeout bounds the boot, without the wait for others'; default 5
-	// minutes, for hosts with two busy processors.
+	// BootTimeout bounds the boot; default 5 minutes, for hosts with two busy
+	// processors.
 	BootTimeout time.Duration
 	// Log receives progress; nil discards it.
 	Log *slog.Logger
@@ -102,22 +102,10 @@ func Start(ctx context.Context, cfg Config) (*Machine, error) {
 		return nil, err
 	}
 	m := newMachine(cfg.Name)
-	// Two that boot at once take more than twice as long.
-	unlock, err := testbed.Lock(ctx, filepath.Join(testbed.CacheDir, ".vm-boot.lock"))
-	if err != nil {
-		return nil, err
-	}
-	defer unlock()
-	if pid := m.pid(); pid != 0 {
-		return nil, fmt.Errorf("vm: there is a machine %s already: QEMU is process %d", cfg.Name, pid)
-	}
-	if err := Stop(cfg.Name); err != nil { // what a killed one has left
-		return nil, err
-	}
 	m.Kernel = cfg.Kernel
 	began := time.Now()
-	if err := m.launch(img, cfg); err != nil {
-		return nil, errors.Join(err, m.Close())
+	if err := m.begin(ctx, img, cfg); err != nil {
+		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, cfg.BootTimeout)
 	defer cancel()
@@ -127,6 +115,26 @@ func Start(ctx context.Context, cfg Config) (*Machine, error) {
 	}
 	cfg.Log.Info("machine is up", "name", m.Name, "kernel", m.Kernel, "seconds", int(time.Since(began).Seconds()))
 	return m, nil
+}
+
+// begin has QEMU start, with nothing left behind if it does not. One at a time: a
+// name is one machine's.
+func (m *Machine) begin(ctx context.Context, img string, cfg Config) error {
+	unlock, err := testbed.Lock(ctx, filepath.Join(testbed.CacheDir, ".vm-start.lock"))
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if pid := m.pid(); pid != 0 {
+		return fmt.Errorf("vm: there is a machine %s already: QEMU is process %d", cfg.Name, pid)
+	}
+	if err := Stop(cfg.Name); err != nil { // what a killed one has left
+		return err
+	}
+	if err := m.launch(img, cfg); err != nil {
+		return errors.Join(err, m.Close())
+	}
+	return nil
 }
 
 func newMachine(name string) *Machine {

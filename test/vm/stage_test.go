@@ -106,8 +106,7 @@ func (s *stage) settle() {
 	// A user's systemd, once started, stays: it costs seconds each time.
 	s.root("mkdir -p /etc/systemd/logind.conf.d && printf '[Login]\\nUserStopDelaySec=infinity\\n' >/etc/systemd/logind.conf.d/stay.conf && systemctl kill -s HUP systemd-logind")
 	s.root("for u in alice bob carol guest; do useradd -m -s /bin/bash $u; done")
-	s.root("xos up")
-	s.root("set -e; echo '" + ceilings + "' >>/etc/xos/node.toml; systemctl restart xos-node")
+	s.root("set -e; echo '" + ceilings + "' >>/etc/xos/node.toml; xos up")
 	s.people()
 	s.root("touch /root/settled")
 	s.t.Logf("a grid with people after %.0f s", time.Since(began).Seconds())
@@ -137,8 +136,9 @@ func (s *stage) people() {
 		}
 	}
 	// The first login mounts a home, the first job is where all is cold.
-	for _, account := range []string{"alice@physics", "bob@physics", "carol@chemistry"} {
-		s.until(account, "xsub --node node1 -- true")
+	s.until("alice@physics", "xsub --node node1 -- true")
+	for _, account := range []string{"bob@physics", "carol@chemistry"} {
+		s.until(account, "true")
 	}
 	if s.t.Failed() {
 		s.t.FailNow()

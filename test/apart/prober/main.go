@@ -37,10 +37,14 @@ func main() {
 	switch {
 	case len(os.Args) == 4 && os.Args[1] == "victim":
 		fail(victim(os.Args[2], os.Args[3]))
-	case len(os.Args) == 3 && os.Args[1] == "attack":
-		t, err := target(os.Args[2])
-		fail(err)
-		fail(json.NewEncoder(os.Stdout).Encode(attack(t)))
+	case len(os.Args) > 2 && os.Args[1] == "attack":
+		var all []map[string]Outcome
+		for _, text := range os.Args[2:] {
+			t, err := target(text)
+			fail(err)
+			all = append(all, attack(t))
+		}
+		fail(json.NewEncoder(os.Stdout).Encode(all))
 	case len(os.Args) == 5 && os.Args[1] == "besiege":
 		t, err := target(os.Args[3])
 		fail(err)
@@ -53,7 +57,7 @@ func main() {
 			os.Exit(1)
 		}
 	default:
-		fmt.Fprintln(os.Stderr, "usage: prober victim MARKER VO | attack TARGET | besiege NAMES TARGET FILE | inner WHAT TARGET")
+		fmt.Fprintln(os.Stderr, "usage: prober victim MARKER VO | attack TARGET... | besiege NAMES TARGET FILE | inner WHAT TARGET")
 		os.Exit(64)
 	}
 }
