@@ -246,7 +246,11 @@ func waitForCore(ctx context.Context) error {
 func systemctl(ctx context.Context, args ...string) error {
 	out, err := exec.CommandContext(ctx, "systemctl", args...).CombinedOutput()
 	if err != nil {
-		return xos.Errorf(xos.Unavailable, "systemctl %s: %w: %s", args[0], err, out).WithHint("systemctl status %s", args[len(args)-1])
+		hint := "journalctl -b -n 50"
+		if len(args) > 1 { // the last is a unit
+			hint = "systemctl status " + args[len(args)-1]
+		}
+		return xos.Errorf(xos.Unavailable, "systemctl %s: %w: %s", args[0], err, out).WithHint("%s", hint)
 	}
 	return nil
 }
