@@ -89,6 +89,10 @@ func TestRootLSMManyVOs(t *testing.T) {
 	}
 	loaded := time.Since(began)
 	after := measure()
+	// Other work of the machine lengthens it, and never for as long as that.
+	for end := time.Now().Add(time.Minute); after > before*5/4 && time.Now().Before(end); {
+		after = min(after, measure())
+	}
 	var memory uint64
 	pins, _ := filepath.Glob(filepath.Join(s.cfg.PinDir, "*"))
 	for _, pin := range pins {
