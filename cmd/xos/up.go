@@ -103,10 +103,7 @@ func (u *upRequest) run(cmd *cobra.Command) error {
 			}
 		}
 		say("starting %s", unit.name)
-		if err := systemctl(ctx, "enable", "--no-reload", unit.name); err != nil {
-			return err
-		}
-		if err := systemctl(ctx, "start", unit.name); err != nil {
+		if err := systemctl(ctx, "enable", "--now", unit.name); err != nil {
 			return err
 		}
 		if unit.service == "" {
@@ -118,10 +115,6 @@ func (u *upRequest) run(cmd *cobra.Command) error {
 	}
 	if len(started) == 0 {
 		return u.client(ctx, cmd)
-	}
-	// systemd is told what is enabled once: it reads all of its units again.
-	if err := systemctl(ctx, "daemon-reload"); err != nil {
-		return err
 	}
 	return show(cmd, map[string]any{"started": started}, func(w io.Writer) { fmt.Fprintln(w, "this machine is part of the grid") })
 }
@@ -246,11 +239,7 @@ func waitForCore(ctx context.Context) error {
 func systemctl(ctx context.Context, args ...string) error {
 	out, err := exec.CommandContext(ctx, "systemctl", args...).CombinedOutput()
 	if err != nil {
-		hint := "journalctl -b -n 50"
-		if len(args) > 1 { // the last is a unit
-			hint = "systemctl status " + args[len(args)-1]
-		}
-		return xos.Errorf(xos.Unavailable, "systemctl %s: %w: %s", args[0], err, out).WithHint("%s", hint)
+		return xos.Errorf(xos.Unavailable, "systemctl %s: %w: %s", args[0], err, out).WithHint("systemctl status %s", args[len(args)-1])
 	}
 	return nil
 }

@@ -62,6 +62,9 @@ func TestRootLSMManyVOs(t *testing.T) {
 		return n
 	}
 	before := measure()
+	for range 4 {
+		before = min(before, measure())
+	}
 	// Straight into the maps: a login would have systemd make a slice each, a job
 	// a cgroup.
 	const many = 10000
@@ -89,7 +92,7 @@ func TestRootLSMManyVOs(t *testing.T) {
 	}
 	loaded := time.Since(began)
 	after := measure()
-	// Other work of the machine lengthens it, and never for as long as that.
+	// Other work of the machine lengthens it for a while; what is slow by itself stays so.
 	for end := time.Now().Add(time.Minute); after > before*5/4 && time.Now().Before(end); {
 		after = min(after, measure())
 	}

@@ -105,9 +105,14 @@ func await(t *testing.T, at story.Machine, cmd *exec.Cmd, cancel func()) target 
 	return nil
 }
 
+// attackTime is how long trying everything on one victim may take.
+const attackTime = 2 * time.Minute
+
 // attack runs a command that tries everything on each victim, and gives how that went.
 func attack(ctx context.Context, t *testing.T, at story.Machine, user, command string, victims []target) []map[string]outcome {
 	t.Helper()
+	ctx, cancel := context.WithTimeout(ctx, time.Duration(len(victims))*attackTime)
+	defer cancel()
 	out, status, err := story.Run(ctx, at, user, command)
 	var all []map[string]outcome
 	if start := strings.Index(out, "[{"); err == nil && status == 0 && start >= 0 {

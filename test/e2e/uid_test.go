@@ -127,7 +127,7 @@ func TestRootUIDRetires(t *testing.T) {
 		}
 	}
 	root("xos audit verify --node", 0)
-	if out, status, err := story.Run(ctx, node, "root", "exec setpriv --reuid=nobody --clear-groups xos audit list --node"); err != nil || status != 77 {
+	if out, status, err := story.Run(ctx, node, "root", "exec setpriv --reuid=nobody --regid=nogroup --clear-groups xos audit list --node"); err != nil || status != 77 {
 		t.Errorf("nobody reads the log: %d %v %s", status, err, out)
 	}
 
