@@ -90,13 +90,13 @@ if [ ! -e $policy ]; then
 	chmod 755 $policy
 	trap 'rm -f /usr/sbin/policy-rc.d' EXIT
 fi
-[ -z "${need//[[:space:]]/}" ] || apt-get update -q
-if old_qemu; then
-	newer_qemu || echo "setup: no QEMU from Debian's backports: tests in virtual machines take longer" >&2
-	need=$(missing)
-fi
 if [ -n "${need//[[:space:]]/}" ]; then
 	echo "setup: installing" $need
+	apt-get update -q
 	apt-get install -y -q --no-install-recommends $need
+fi
+# Last: by itself it would bring newer libraries, with which others cannot be installed.
+if old_qemu; then
+	newer_qemu || echo "setup: no QEMU from Debian's backports: tests in virtual machines take longer" >&2
 fi
 go_ok || fetch_go
