@@ -77,8 +77,9 @@ func target(text string) (t Target, err error) {
 	return t, err
 }
 
-// patience is how long one attempt may take.
-const patience = 10 * time.Second
+// patience is how long one attempt may take: lsof takes 2 s on an emulated machine of
+// which other tests leave it the half.
+const patience = 30 * time.Second
 
 // rooms have all attempts.
 var rooms = []map[string]func(Target) error{visible, signals, memory, ipc, network, names, system, kinds, handed}

@@ -19,6 +19,10 @@ import (
 
 const everybody = 0o666
 
+// held is what a victim keeps open by an object of Go's: the collector, which runs
+// every two minutes at least, closes what nothing names.
+var held []any
+
 // victim makes one of each thing, open to everybody as far as modes go, tells
 // of them in a line, and waits to be ended.
 func victim(marker, vo string) error {
@@ -53,6 +57,7 @@ func victim(marker, vo string) error {
 			_, err = f.WriteString(marker)
 			note(err)
 			if filepath.Dir(path) == "/tmp" {
+				held = append(held, f)
 				note(unix.FcntlFlock(f.Fd(), unix.F_SETLK, &unix.Flock_t{Type: unix.F_WRLCK}))
 			} else {
 				note(f.Close())
@@ -86,8 +91,9 @@ func victim(marker, vo string) error {
 			go swallow(l)
 		}
 	}
-	_, err = net.ListenPacket("unixgram", "@"+marker+"unixgram")
+	datagrams, err := net.ListenPacket("unixgram", "@"+marker+"unixgram")
 	note(err)
+	held = append(held, datagrams)
 	l, err := net.Listen("unix", "/tmp/"+marker+".sock")
 	note(err)
 	if err == nil {
@@ -123,6 +129,7 @@ func victim(marker, vo string) error {
 	if err != nil {
 		return err
 	}
+	runtime.GC() // so that what is not held is missed at once
 	fmt.Printf("TARGET %s\n", data)
 	select {}
 }
