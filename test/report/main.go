@@ -2,13 +2,11 @@
 // for each package, lists what was skipped and why, and closes with
 // "N passed, N failed, N skipped". Its exit status is that of the tests.
 //
-// Runs follow one another. One whose label is "beside LABEL" begins with the first, and
-// what it has found is shown after all others.
+// Runs follow one another.
 package main
 
 import (
 	"bufio"
-	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -16,7 +14,6 @@ import (
 	"os/exec"
 	"slices"
 	"strings"
-	"sync"
 )
 
 // event is what go test -json prints (see "go doc test2json").
@@ -38,47 +35,26 @@ type results struct {
 func main() {
 	runs := split(os.Args[1:])
 	if len(runs) == 0 {
-		fmt.Fprintln(os.Stderr, "usage: report -- go test -json … [-- [beside] LABEL -- go test -json …]…")
+		fmt.Fprintln(os.Stderr, "usage: report -- go test -json … [-- LABEL -- go test -json …]…")
 		os.Exit(64)
 	}
 	all := newResults(os.Stdout)
-	all.runAll(runs)
+	for _, run := range runs {
+		all.run(run)
+	}
 	all.summary()
 	if all.bad || all.failed > 0 {
 		os.Exit(1)
 	}
 }
 
-// runAll runs what follows one another, and beside that what does not.
-func (r *results) runAll(runs []command) {
-	var others []*results
-	var running sync.WaitGroup
-	for _, run := range runs {
-		if run.beside {
-			other := newResults(&bytes.Buffer{})
-			others = append(others, other)
-			running.Go(func() { other.run(run) })
-		}
-	}
-	for _, run := range runs {
-		if !run.beside {
-			r.run(run)
-		}
-	}
-	running.Wait()
-	for _, other := range others {
-		r.add(other)
-	}
-}
-
 // command is one run of go test; its label is printed before it.
 type command struct {
-	label  string
-	beside bool
-	argv   []string
+	label string
+	argv  []string
 }
 
-// split reads "-- ARGV… [-- [beside] LABEL -- ARGV…]…".
+// split reads "-- ARGV… [-- LABEL -- ARGV…]…".
 func split(args []string) []command {
 	var parts [][]string
 	for _, a := range args {
@@ -91,9 +67,8 @@ func split(args []string) []command {
 	var runs []command
 	for i := 0; i < len(parts); i++ {
 		c := command{argv: parts[i]}
-		beside := len(parts[i]) == 2 && parts[i][0] == "beside"
-		if i > 0 && (beside || len(parts[i]) == 1) && i+1 < len(parts) {
-			c.label, c.beside = parts[i][len(parts[i])-1], beside
+		if i > 0 && len(parts[i]) == 1 && i+1 < len(parts) {
+			c.label = parts[i][0]
 			i++
 			c.argv = parts[i]
 		}
@@ -106,15 +81,6 @@ func split(args []string) []command {
 
 func newResults(out io.Writer) *results {
 	return &results{out: out, output: map[string]*strings.Builder{}}
-}
-
-// add takes in what another run, which printed into a buffer, has found.
-func (r *results) add(other *results) {
-	fmt.Fprint(r.out, other.out)
-	r.passed += other.passed
-	r.failed += other.failed
-	r.skipped = append(r.skipped, other.skipped...)
-	r.bad = r.bad || other.bad
 }
 
 // run runs go test and takes in its events.

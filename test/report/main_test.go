@@ -11,20 +11,22 @@ func says(action, test string) []string {
 	return []string{"printf", `{"Action":"output","Package":"p","Test":"` + test + `","Output":"words of ` + test + `"}\n{"Action":"` + action + `","Package":"p","Test":"` + test + `"}\n`}
 }
 
-// TestRuns: what runs beside others is told after them, and counts as they do.
+// TestRuns: runs are told one after the other, and all count.
 func TestRuns(t *testing.T) {
 	var args []string
-	for _, part := range [][]string{says("fail", "First"), {"second"}, says("pass", "Second"), {"beside", "third"}, says("fail", "Third"), {"fourth"}, {"false"}} {
+	for _, part := range [][]string{says("fail", "First"), {"second"}, says("pass", "Second"), {"third"}, says("fail", "Third"), {"fourth"}, {"false"}} {
 		args = append(append(args, "--"), part...)
 	}
 	var out bytes.Buffer
 	r := newResults(&out)
-	r.runAll(split(args))
+	for _, run := range split(args) {
+		r.run(run)
+	}
 	if r.passed != 1 || r.failed != 2 || !r.bad {
 		t.Errorf("%d passed, %d failed, bad %v", r.passed, r.failed, r.bad)
 	}
 	at := 0
-	for _, want := range []string{"words of First", "== second", "== fourth", "report: false: exit status 1", "== third", "words of Third"} {
+	for _, want := range []string{"words of First", "== second", "== third", "words of Third", "== fourth", "report: false: exit status 1"} {
 		i := strings.Index(out.String()[at:], want)
 		if i < 0 {
 			t.Fatalf("%q is not where it should be in\n%s", want, out.String())
