@@ -6,7 +6,6 @@ import (
 	"path/filepath"
 
 	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/btf"
 	"golang.org/x/sys/unix"
 
 	"github.com/xtreemos/xos"
@@ -38,7 +37,7 @@ func (n *network) loadAny(spec *ebpf.CollectionSpec, opts *ebpf.CollectionOption
 	}
 	// Where owners are known, a predecessor's sockets have no label: without
 	// owners they would be nobody's.
-	if knowsOwners(opts.Programs.KernelTypes) {
+	if knowsOwners(opts) {
 		return err
 	}
 	if serr := spec.Variables["may_own"].Set(uint32(0)); serr != nil {
@@ -51,11 +50,13 @@ func (n *network) loadAny(spec *ebpf.CollectionSpec, opts *ebpf.CollectionOption
 	return nil
 }
 
-// knowsOwners says whether the kernel, by its types or these, describes sockets.
-func knowsOwners(types *btf.Spec) bool {
+// knowsOwners says whether the kernel, by its types or those given instead, describes
+// sockets.
+func knowsOwners(opts *ebpf.CollectionOptions) bool {
+	types := opts.Programs.KernelTypes
 	if types == nil {
 		var err error
-		if types, err = btf.LoadKernelSpec(); err != nil {
+		if types, err = opts.Cache.Kernel(); err != nil {
 			return false
 		}
 	}
@@ -83,7 +84,7 @@ func (n *network) load(spec *ebpf.CollectionSpec, opts *ebpf.CollectionOptions) 
 		for _, m := range one.Maps {
 			m.Pinning = ebpf.PinNone // they are there
 		}
-		got, err := ebpf.NewCollectionWithOptions(one, ebpf.CollectionOptions{MapReplacements: c.Maps, Programs: opts.Programs})
+		got, err := ebpf.NewCollectionWithOptions(one, ebpf.CollectionOptions{MapReplacements: c.Maps, Programs: opts.Programs, Cache: opts.Cache})
 		if err != nil {
 			return nil, xos.Errorf(xos.NotSupported, "this kernel refuses the program %s: %w", name, err)
 		}

@@ -19,6 +19,7 @@ import (
 	"sync"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/btf"
 
 	"github.com/xtreemos/xos"
 	"github.com/xtreemos/xos/bpf"
@@ -117,8 +118,10 @@ func New(cfg Config, log *slog.Logger) (*Guard, error) {
 	g.note("limits of logins", g.logins.have)
 	g.note("hidepid", g.probeNamespace())
 	taken := whole(cfg.PinDir)
-	depth, unknown := depthOfVOs(filepath.Join(root, cfg.Subtree))
-	g.network, err = loadNetwork(filepath.Join(root, cfg.NetworkCgroup), cfg.PinDir, belowVO(depth))
+	// Reading the kernel's types takes longer than loading a program that wants them.
+	types := btf.NewCache()
+	depth, unknown := depthOfVOs(filepath.Join(root, cfg.Subtree), types)
+	g.network, err = loadNetwork(filepath.Join(root, cfg.NetworkCgroup), cfg.PinDir, belowVO(depth), types)
 	if err == nil {
 		g.labels, err = newLabels(g.network, root, cfg.Subtree, cfg.PinDir)
 	}
@@ -128,19 +131,19 @@ func New(cfg Config, log *slog.Logger) (*Guard, error) {
 	g.note("network", err)
 	g.note("devices", g.network.fireDevices())
 	if unknown == nil {
-		g.startMeter(cfg, depth)
+		g.startMeter(cfg, depth, types)
 	} else {
 		g.note("accounting", unknown)
 	}
 	if g.labels != nil {
-		g.startLSM(cfg.PinDir, taken && !g.network.anew)
+		g.startLSM(cfg.PinDir, taken && !g.network.anew, types)
 	}
 	g.level = conclude(g.features)
 	return g, nil
 }
 
 // startLSM labels the cgroups that are there, and puts the LSM programs in force.
-func (g *Guard) startLSM(pinDir string, taken bool) {
+func (g *Guard) startLSM(pinDir string, taken bool, types *btf.Cache) {
 	var used *ebpf.Map
 	if g.meter != nil {
 		used = g.meter.used
@@ -153,7 +156,7 @@ func (g *Guard) startLSM(pinDir string, taken bool) {
 	// The programs of a predecessor may go when these come: these must know by
 	// then what those knew.
 	labelled := errors.Join(g.labels.useMaps(l.maps[bpf.LsmMapVoOfCgroup], l.maps[bpf.LsmMapLsmTallies], l.maps[bpf.LsmMapLabelChanges]), fillLists(l.maps[bpf.LsmMapSocketLists]))
-	if err := l.start(taken); err != nil {
+	if err := l.start(taken, types); err != nil {
 		g.labels.useNone()
 		l.close()
 		g.note("lsm", err)
@@ -166,7 +169,7 @@ func (g *Guard) startLSM(pinDir string, taken bool) {
 
 // startMeter puts the accounting programs in force. Nothing is decided by them:
 // the level does not depend on it.
-func (g *Guard) startMeter(cfg Config, depth uint32) {
+func (g *Guard) startMeter(cfg Config, depth uint32, types *btf.Cache) {
 	root := g.cgroups.root
 	jobs, all, logins := filepath.Join(root, cfg.Subtree), filepath.Join(root, cfg.NetworkCgroup), filepath.Join(root, "user.slice")
 	if cfg.NetworkCgroup != "" {
@@ -176,7 +179,7 @@ func (g *Guard) startMeter(cfg Config, depth uint32) {
 		logins = "" // none, or seen with the jobs
 	}
 	var err error
-	g.meter, err = newMeter(jobs, logins, all, cfg.PinDir, depth, g.log)
+	g.meter, err = newMeter(jobs, logins, all, cfg.PinDir, depth, types, g.log)
 	g.note("accounting", err)
 	if err == nil {
 		g.note("accounting of opens", g.meter.opens)

@@ -62,8 +62,8 @@ func newLSM(n *network, used *ebpf.Map, pinDir string) (*lsm, error) {
 // start loads and attaches the programs; those of a predecessor that are the
 // same go on if its maps were taken over. It fails where this kernel has none of
 // them.
-func (l *lsm) start(taken bool) error {
-	mark, types := marked(l.spec), btf.NewCache()
+func (l *lsm) start(taken bool, types *btf.Cache) error {
+	mark := marked(l.spec)
 	for i, h := range hooks {
 		pin := "link_lsm_" + mark + "_" + h.name
 		if l.pinDir != "" && taken && isLink(filepath.Join(l.pinDir, pin)) {

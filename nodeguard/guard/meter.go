@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/btf"
 	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
 
@@ -63,8 +64,8 @@ var figureMaps = []string{bpf.AccountMapUsed, "owner_of_used", bpf.AccountMapPla
 
 // newMeter puts the programs in force, or takes over a predecessor's. jobs and
 // logins are the cgroups whose sockets are counted, all the one where refused
-// connections are, depth that of the VOs' cgroups.
-func newMeter(jobs, logins, all, pinDir string, depth uint32, log *slog.Logger) (*meter, error) {
+// connections are, depth that of the VOs' cgroups, types the kernel's.
+func newMeter(jobs, logins, all, pinDir string, depth uint32, types *btf.Cache, log *slog.Logger) (*meter, error) {
 	spec, err := bpf.LoadAccount()
 	if err != nil {
 		return nil, xos.Errorf(xos.Internal, "reading the accounting programs: %w", err)
@@ -78,7 +79,7 @@ func newMeter(jobs, logins, all, pinDir string, depth uint32, log *slog.Logger) 
 	}
 	taken, err := m.makeMaps(spec)
 	if err == nil {
-		err = m.attach(spec, jobs, logins, all, taken)
+		err = m.attach(spec, jobs, logins, all, taken, types)
 	}
 	if err == nil {
 		err = m.recall()
@@ -103,12 +104,12 @@ func belowVO(depth uint32) uint32 {
 
 // depthOfVOs tells how deep a cgroup in dir is in the kernel's own view, which
 // a container's file system does not show. It proves that tracepoints fire.
-func depthOfVOs(dir string) (depth uint32, err error) {
+func depthOfVOs(dir string, types *btf.Cache) (depth uint32, err error) {
 	spec, err := bpf.LoadAccount()
 	if err != nil {
 		return 0, xos.Errorf(xos.Internal, "reading the accounting programs: %w", err)
 	}
-	c, err := ebpf.NewCollection(only(spec, "xos_depth"))
+	c, err := ebpf.NewCollectionWithOptions(only(spec, "xos_depth"), ebpf.CollectionOptions{Cache: types})
 	if err != nil {
 		return 0, xos.Errorf(xos.NotSupported, "this kernel refuses the accounting programs: %w", err)
 	}

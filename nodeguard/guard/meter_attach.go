@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/btf"
 	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
 
@@ -18,9 +19,9 @@ import (
 // attach puts the programs in force. Those at cgroups are replaced in place;
 // those at tracepoints go on if they are the same: with two of them at once an
 // event would count twice, so that one of another version ends first.
-func (m *meter) attach(spec *ebpf.CollectionSpec, jobs, logins, all string, taken bool) error {
+func (m *meter) attach(spec *ebpf.CollectionSpec, jobs, logins, all string, taken bool, types *btf.Cache) error {
 	mark := markOf(spec)
-	replace := ebpf.CollectionOptions{MapReplacements: map[string]*ebpf.Map{bpf.AccountMapUsed: m.used, bpf.AccountMapPlaces: m.places.m}}
+	replace := ebpf.CollectionOptions{MapReplacements: map[string]*ebpf.Map{bpf.AccountMapUsed: m.used, bpf.AccountMapPlaces: m.places.m}, Cache: types}
 	load := func(name string) (*ebpf.Collection, error) {
 		c, err := ebpf.NewCollectionWithOptions(only(spec, name), replace)
 		if err != nil {

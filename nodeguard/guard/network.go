@@ -8,6 +8,7 @@ import (
 	"syscall"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/btf"
 	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
 
@@ -34,8 +35,8 @@ var networkMaps = []string{bpf.VonetMapVoOfUid, bpf.VonetMapVoOfSocket, bpf.Vone
 // loadNetwork loads the programs and attaches them, or takes over the maps of
 // a predecessor and replaces its programs: at no time is the machine without.
 // Where no bpffs is to be had, the programs end with this process. depth is that
-// of jobs' cgroups, 0 if it is not known.
-func loadNetwork(cgroup, pinDir string, depth uint32) (*network, error) {
+// of jobs' cgroups, 0 if it is not known, types the kernel's.
+func loadNetwork(cgroup, pinDir string, depth uint32, types *btf.Cache) (*network, error) {
 	pinned := preparePins(pinDir) == nil
 	spec, err := bpf.LoadVonet()
 	if err != nil {
@@ -44,7 +45,7 @@ func loadNetwork(cgroup, pinDir string, depth uint32) (*network, error) {
 	if err := spec.Variables["depth_of_job"].Set(depth); err != nil {
 		return nil, xos.Errorf(xos.Internal, "telling the network programs where jobs are: %w", err)
 	}
-	opts := &ebpf.CollectionOptions{}
+	opts := &ebpf.CollectionOptions{Cache: types}
 	if pinned {
 		opts.Maps.PinPath = pinDir
 		for _, name := range networkMaps {
