@@ -21,6 +21,7 @@ func TestMain(m *testing.M) {
 	}
 	code := m.Run()
 	letGo()
+	os.Remove(programAt)
 	os.Exit(code)
 }
 

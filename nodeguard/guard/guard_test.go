@@ -84,15 +84,10 @@ func newStageOf(t *testing.T, seen string) stage {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { g.Close() })
-	bin := filepath.Join("/tmp", name) // where programs may be run, which is not so in every /run
-	data, err := os.ReadFile(os.Args[0])
+	bin, err := program()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(bin, data, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.Remove(bin) })
 	return stage{g, filepath.Join(dir, "net"), bin, cfg}
 }
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 
@@ -52,7 +53,20 @@ func pins(t *testing.T) string {
 	return at
 }
 
-// letGo ends what is kept.
+// program copies the test binary, once, to where every uid can run it: to /tmp, since not
+// every /run lets programs run. All stages have the one, which is an emulated machine's
+// second to write.
+var program = sync.OnceValues(func() (string, error) {
+	data, err := os.ReadFile(os.Args[0])
+	if err == nil {
+		err = os.WriteFile(programAt, data, 0o755)
+	}
+	return programAt, err
+})
+
+var programAt = fmt.Sprintf("/tmp/xos-test-%d", os.Getpid())
+
+// letGo ends what is kept of guards.
 func letGo() {
 	if kept != "" {
 		unix.Unmount(kept, unix.MNT_DETACH)

@@ -29,15 +29,18 @@ type prey struct {
 
 func namesOf[V any](m map[string]V) iter.Seq[string] { return maps.Keys(m) }
 
+// nothing is a program that does nothing, well.
+const nothing = "/usr/bin/true"
+
 // leaveOpen is the prey's process.
 func leaveOpen(dir string) int {
 	unix.Umask(0)
 	p := prey{PID: os.Getpid(), File: filepath.Join(dir, "file"), Program: filepath.Join(dir, "program"), Abstract: fmt.Sprintf("@xos-prey-%d", os.Getpid())}
 	err := os.WriteFile(p.File, []byte("x"), 0o666)
 	if err == nil {
-		var self []byte
-		if self, err = os.ReadFile("/proc/self/exe"); err == nil {
-			err = os.WriteFile(p.Program, self, 0o777)
+		var does []byte
+		if does, err = os.ReadFile(nothing); err == nil {
+			err = os.WriteFile(p.Program, does, 0o777)
 		}
 	}
 	id, _, e := unix.Syscall(unix.SYS_SHMGET, unix.IPC_PRIVATE, 4096, unix.IPC_CREAT|0o666)
@@ -56,7 +59,7 @@ func leaveOpen(dir string) int {
 	}
 	p.Key = key
 	stream, serr := net.Listen("unix", p.Abstract)
-	_, derr := net.ListenPacket("unixgram", p.Abstract+"d")
+	datagrams, derr := net.ListenPacket("unixgram", p.Abstract+"d")
 	for _, err := range []error{err, kerr, serr, derr} {
 		if err != nil {
 			fmt.Fprintln(os.Stderr, "prey:", err)
@@ -76,6 +79,7 @@ func leaveOpen(dir string) int {
 	}()
 	json.NewEncoder(os.Stdout).Encode(p)
 	io.Copy(io.Discard, os.Stdin)
+	datagrams.Close()
 	unix.SysvShmCtl(p.Shm, unix.IPC_RMID, nil)
 	unix.Syscall(unix.SYS_MSGCTL, uintptr(p.Msg), unix.IPC_RMID, 0)
 	return 0
@@ -110,7 +114,7 @@ var prowl = map[string]func(prey) error{
 	"move_pages":                func(p prey) error { return sys(unix.SYS_MOVE_PAGES, p.PID, 0, 0) },
 	"open":                      func(p prey) error { return opens(p.File, os.O_RDONLY) },
 	"stat":                      func(p prey) error { _, err := os.Stat(p.File); return err },
-	"execute":                   func(p prey) error { return exec.Command(p.Program, "actor", "nothing", "-", "-").Run() },
+	"execute":                   func(p prey) error { return exec.Command(p.Program).Run() },
 	"abstract: stream":          func(p prey) error { return dials("unix", p.Abstract) },
 	"io_uring: open":            func(p prey) error { return uring.Open(p.File, false) },
 	"io_uring: connect":         func(p prey) error { return uringDials(p.Abstract, false) },

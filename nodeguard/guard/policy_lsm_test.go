@@ -106,7 +106,7 @@ func TestRootLSMForbids(t *testing.T) {
 	s.people(t)
 	p := s.prey(t)
 	setuid := s.bin + "-setuid"
-	data, err := os.ReadFile(s.bin)
+	data, err := os.ReadFile(nothing)
 	if err != nil {
 		t.Fatal(err)
 	}
