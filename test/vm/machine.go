@@ -131,7 +131,7 @@ func (m *Machine) begin(ctx context.Context, img string, cfg Config) error {
 	if err := Stop(cfg.Name); err != nil { // what a killed one has left
 		return err
 	}
-	if err := m.launch(img, cfg); err != nil {
+	if err := m.launch(ctx, img, cfg); err != nil {
 		return errors.Join(err, m.Close())
 	}
 	return nil
@@ -144,11 +144,15 @@ func newMachine(name string) *Machine {
 }
 
 // launch starts QEMU.
-func (m *Machine) launch(img string, cfg Config) error {
+func (m *Machine) launch(ctx context.Context, img string, cfg Config) error {
 	if err := os.MkdirAll(m.dir, 0o700); err != nil {
 		return err
 	}
 	if err := os.WriteFile(filepath.Join(m.dir, "kernel"), []byte(cfg.Kernel), 0o600); err != nil {
+		return err
+	}
+	cpu, err := plain(ctx)
+	if err != nil {
 		return err
 	}
 	said, err := os.Create(filepath.Join(m.dir, "qemu.log"))
@@ -156,7 +160,7 @@ func (m *Machine) launch(img string, cfg Config) error {
 		return err
 	}
 	defer said.Close()
-	cmd := exec.Command("qemu-system-x86_64", arguments(m.dir, img, cfg)...)
+	cmd := exec.Command("qemu-system-x86_64", arguments(m.dir, img, cpu, cfg)...)
 	cmd.Stdout, cmd.Stderr = said, said
 	cmd.Env = append(os.Environ(), "TMPDIR="+m.dir)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}

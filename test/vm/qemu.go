@@ -1,8 +1,11 @@
 package vm
 
 import (
+	"context"
 	"fmt"
+	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -12,17 +15,33 @@ import (
 // processors of each machine: two, so that what runs at once runs at once.
 const processors = 2
 
-// plainCPU has no vector instructions beyond those that every amd64 has:
-// emulated they are slower than what programs do without them, by half for
-// SHA-256 and two thirds for Argon2. Those for AES go with them: where they are,
-// programs take it that SSSE3 is there, too. Nor has it the promise that repeated string
+// slow is what a processor of QEMU's shall not have. Vector instructions beyond those that
+// every amd64 has are, emulated, slower than what programs do without them, by half for
+// SHA-256 and two thirds for Argon2. Those for AES go with them: where they are, programs
+// take it that SSSE3 is there, too. The last three promise that repeated string
 // instructions are fast: here they go byte by byte, and clearing memory by longer moves
 // takes a fifth, an exec a tenth less.
-const plainCPU = "max,-ssse3,-sse4.1,-sse4.2,-avx,-avx2,-f16c,-fma,-sha-ni,-aes,-pclmulqdq,-vaes,-vpclmulqdq,-gfni,-erms,-fsrm,-fsrs"
+const slow = "ssse3 sse4.1 sse4.2 avx avx2 f16c fma sha-ni aes pclmulqdq vaes vpclmulqdq gfni erms fsrm fsrs"
+
+// plain is the processor without what is slow. An older QEMU does not know all names, and
+// refuses one that it does not know.
+func plain(ctx context.Context) (string, error) {
+	help, err := exec.CommandContext(ctx, "qemu-system-x86_64", "-cpu", "help").Output()
+	if err != nil {
+		return "", fmt.Errorf("asking QEMU which processors it has: %w", err)
+	}
+	known, cpu := strings.Fields(string(help)), "max"
+	for _, flag := range strings.Fields(slow) {
+		if slices.Contains(known, flag) {
+			cpu += ",-" + flag
+		}
+	}
+	return cpu, nil
+}
 
 // arguments is QEMU's command line: a PC with a disk, a network that leads
 // nowhere, the agent's ports, a console into a file, and nothing else.
-func arguments(dir, img string, cfg Config) []string {
+func arguments(dir, img, cpu string, cfg Config) []string {
 	cmdline := []string{"root=/dev/vda rw console=ttyS0 loglevel=5 systemd.show_status=no systemd.tpm2_wait=0",
 		// The processors have one clock. Debian 12's kernel takes them for two, and would ask
 		// the HPET, a system call and a device for each look at the time.
@@ -33,7 +52,7 @@ func arguments(dir, img string, cfg Config) []string {
 		// thread for each processor: attaching and detaching programs has the kernel
 		// change its own instructions, another processor may go on with those that
 		// were translated before, and the kernel dies of a trap that it took away.
-		"-machine", "pc", "-accel", "tcg,thread=single,tb-size=1024", "-cpu", plainCPU,
+		"-machine", "pc", "-accel", "tcg,thread=single,tb-size=1024", "-cpu", cpu,
 		"-smp", strconv.Itoa(processors), "-m", strconv.Itoa(cfg.Memory),
 		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
 		"-kernel", filepath.Join(img, "vmlinuz."+string(cfg.Kernel)),
