@@ -46,26 +46,32 @@ func (g *Guard) recheck(ctx context.Context, every time.Duration) error {
 	}
 }
 
-// watchSlices labels the cgroups that systemd makes for logins. Until one has
-// its label, its processes have that of their uid.
+// watchSlices labels the cgroups that systemd makes for logins, until ctx ends. Until one
+// has its label, its processes have that of their uid.
 func (g *Guard) watchSlices(ctx context.Context) error {
+	err := g.followSlices(ctx)
+	if err == nil || ctx.Err() != nil { // the watch ends with ctx, at whatever it is
+		return nil
+	}
+	return xos.Errorf(xos.Internal, "watching the cgroups of logins: %w", err)
+}
+
+func (g *Guard) followSlices(ctx context.Context) error {
 	watch, err := newWatch(ctx)
 	if err != nil {
-		return xos.Errorf(xos.Internal, "watching the cgroups of logins: %w", err)
+		return err
 	}
 	defer watch.Close()
 	if err := watch.add(g.labels.slicesDir(), unix.IN_CREATE|unix.IN_DELETE); errors.Is(err, unix.ENOENT) {
 		return nil // no systemd here
 	} else if err != nil {
-		return xos.Errorf(xos.Internal, "watching the cgroups of logins: %w", err)
+		return err
 	}
 	g.relabel() // what came before the watch
 	for {
 		events, err := watch.next()
-		if ctx.Err() != nil {
-			return nil
-		} else if err != nil {
-			return xos.Errorf(xos.Internal, "watching the cgroups of logins: %w", err)
+		if err != nil {
+			return err
 		}
 		for _, e := range events {
 			g.sliceEvent(e.mask, e.name)
