@@ -18,10 +18,11 @@ const processors = 2
 // slow is what a processor of QEMU's shall not have. Vector instructions beyond those that
 // every amd64 has are, emulated, slower than what programs do without them, by half for
 // SHA-256 and two thirds for Argon2. Those for AES go with them: where they are, programs
-// take it that SSSE3 is there, too. The last three promise that repeated string
+// take it that SSSE3 is there, too. The next three promise that repeated string
 // instructions are fast: here they go byte by byte, and clearing memory by longer moves
-// takes a fifth, an exec a tenth less.
-const slow = "ssse3 sse4.1 sse4.2 avx avx2 f16c fma sha-ni aes pclmulqdq vaes vpclmulqdq gfni erms fsrm fsrs"
+// takes a fifth, an exec a tenth less. The rest have the kernel do more for each page and
+// each copy from a program, and no test looks at it.
+const slow = "ssse3 sse4.1 sse4.2 avx avx2 f16c fma sha-ni aes pclmulqdq vaes vpclmulqdq gfni erms fsrm fsrs la57 smap smep umip pku"
 
 // plain is the processor without what is slow. An older QEMU does not know all names, and
 // refuses one that it does not know.
