@@ -43,12 +43,14 @@ RACE := ./aem/job ./infra/kv/pebble ./infra/bus/nats ./session/account ./session
 # than elsewhere: with other tests beside them they would wait as long as people do for a
 # machine that does not answer.
 VM := github.com/xtreemos/xos/test/vm
+# The end-to-end tests wait more than they work: all others have their turn meanwhile.
+E2E := github.com/xtreemos/xos/test/e2e
 # Upgrading machines takes minutes, and hundreds of packages of a mirror's.
 UPGRADE := github.com/xtreemos/xos/test/upgrade
 
 .PHONY: test
 test: build lint lintian ## Run all tests; print what was skipped, and a summary
-	XOS_DEBS=$(CURDIR)/$(DIST) go run ./test/report -- go test -json -p 2 -timeout 20m $$(go list ./... | grep -vx -e $(VM) -e $(UPGRADE)) \
+	XOS_DEBS=$(CURDIR)/$(DIST) go run ./test/report -- go test -json -p 2 -timeout 20m $(E2E) $$(go list ./... | grep -vx -e $(E2E) -e $(VM) -e $(UPGRADE)) \
 		-- kernels -- go test -json -timeout 40m $(VM) \
 		-- race -- env GORACE=atexit_sleep_ms=10 go test -json -race -p 2 -timeout 10m $(RACE)
 
