@@ -39,9 +39,9 @@ lintian: debs
 # process wait for a second at its end, and the guard's tests start hundreds.
 RACE := ./aem/job ./infra/kv/pebble ./infra/bus/nats ./session/account ./session/wire ./vom/xvoms ./vom/vops ./xfs/client ./xfs/osd ./xfs/mrc ./nodeguard/...
 
-# Both kernels are emulated, by a processor each, and people log in there ten times slower
-# than elsewhere: with other tests beside them they would wait as long as people do for a
-# machine that does not answer.
+# Both kernels are emulated, by a processor each, and all there is ten times slower than
+# elsewhere: with other tests beside them a job is given up as one whose machine does not
+# answer.
 VM := github.com/xtreemos/xos/test/vm
 # The end-to-end tests wait more than they work: all others have their turn meanwhile.
 E2E := github.com/xtreemos/xos/test/e2e
