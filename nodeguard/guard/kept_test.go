@@ -1,6 +1,7 @@
 package guard_test
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
@@ -98,15 +99,20 @@ func empty(dir string) error {
 func emptied(m *ebpf.Map) error {
 	switch m.Type() {
 	case ebpf.Hash, ebpf.PerCPUHash:
+		// All are found first: the kernel looks for the first through all that are empty.
+		var keys [][]byte
 		key := make([]byte, m.KeySize())
 		err := m.NextKey(nil, &key)
-		for ; err == nil; err = m.NextKey(nil, &key) {
-			if err := m.Delete(key); err != nil {
-				return err
-			}
+		for ; err == nil; err = m.NextKey(keys[len(keys)-1], &key) {
+			keys = append(keys, bytes.Clone(key))
 		}
 		if !errors.Is(err, ebpf.ErrKeyNotExist) {
 			return err
+		}
+		for _, key := range keys {
+			if err := m.Delete(key); err != nil {
+				return err
+			}
 		}
 	case ebpf.Array, ebpf.PerCPUArray:
 		for i := range m.MaxEntries() {
