@@ -2,9 +2,9 @@ package guard
 
 import (
 	"crypto/sha256"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -94,12 +94,19 @@ func whole(pinDir string) bool {
 	return true
 }
 
-// marked names a version of the programs.
+// marked names a version of the programs, by their instructions and the names of what
+// these refer to.
 func marked(spec *ebpf.CollectionSpec) string {
 	sum := sha256.New()
+	var line []byte
 	for _, h := range hooks {
 		for _, ins := range spec.Programs["xos_"+h.name].Instructions {
-			fmt.Fprintln(sum, ins, ins.Reference(), ins.Symbol())
+			line = binary.LittleEndian.AppendUint32(line[:0], uint32(ins.OpCode))
+			line = append(line, byte(ins.Dst), byte(ins.Src))
+			line = binary.LittleEndian.AppendUint16(line, uint16(ins.Offset))
+			line = binary.LittleEndian.AppendUint64(line, uint64(ins.Constant))
+			line = append(append(append(append(line, ins.Reference()...), 0), ins.Symbol()...), 0)
+			sum.Write(line)
 		}
 	}
 	return hex.EncodeToString(sum.Sum(nil)[:4])
