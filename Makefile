@@ -39,9 +39,7 @@ lintian: debs
 # process wait for a second at its end, and the guard's tests start hundreds.
 RACE := ./aem/job ./infra/kv/pebble ./infra/bus/nats ./session/account ./session/wire ./vom/xvoms ./vom/vops ./xfs/client ./xfs/osd ./xfs/mrc ./nodeguard/...
 
-# Both kernels are emulated, by a processor each, and all there is ten times slower than
-# elsewhere: with other tests beside them a job is given up as one whose machine does not
-# answer.
+# Both kernels are emulated, by a processor each: they have no others beside them.
 VM := github.com/xtreemos/xos/test/vm
 # The end-to-end tests wait more than they work: all others have their turn meanwhile.
 E2E := github.com/xtreemos/xos/test/e2e
@@ -51,7 +49,7 @@ UPGRADE := github.com/xtreemos/xos/test/upgrade
 .PHONY: test
 test: build lint lintian ## Run all tests; print what was skipped, and a summary
 	XOS_DEBS=$(CURDIR)/$(DIST) go run ./test/report -- go test -json -p 2 -timeout 20m $(E2E) $$(go list ./... | grep -vx -e $(E2E) -e $(VM) -e $(UPGRADE)) \
-		-- kernels -- go test -json -timeout 40m $(VM) \
+		-- kernels -- go test -json -timeout 60m $(VM) \
 		-- race -- env GORACE=atexit_sleep_ms=10 go test -json -race -p 2 -timeout 10m $(RACE)
 
 .PHONY: test-unit
