@@ -27,8 +27,11 @@ type outcome struct {
 // who look from elsewhere.
 type target map[string]any
 
-func (t target) String() string {
-	data, err := json.Marshal(t)
+func (t target) String() string { return word(t) }
+
+// word is something on the prober's command line.
+func word(v any) string {
+	data, err := json.Marshal(v)
 	if err != nil {
 		panic(err)
 	}
@@ -150,7 +153,12 @@ func loggedIn(ctx context.Context, t *testing.T, user string, victims ...target)
 	return attack(ctx, t, node("node1"), "root", "exec runuser -l "+user+" -c '"+attacker(victims)+"'", victims)
 }
 
-// outside attacks as somebody from the machine's own namespaces.
-func outside(ctx context.Context, t *testing.T, account string, victims ...target) []map[string]outcome {
-	return attack(ctx, t, node("node1"), "root", "cd / && HOME=/ exec setpriv --reuid="+account+" --regid="+account+" --init-groups -- "+attacker(victims), victims)
+// outside attacks as somebody from the machine's own namespaces, by all ways or by those
+// that are named.
+func outside(ctx context.Context, t *testing.T, account string, only []string, v target) map[string]outcome {
+	command := attacker([]target{v})
+	if only != nil {
+		command = prober + " retry " + word(only) + " " + v.String()
+	}
+	return attack(ctx, t, node("node1"), "root", "cd / && HOME=/ exec setpriv --reuid="+account+" --regid="+account+" --init-groups -- "+command, []target{v})[0]
 }

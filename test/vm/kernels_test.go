@@ -34,9 +34,15 @@ func TestRootKernels(t *testing.T) {
 	}
 }
 
-// sub makes a part of the test of a function of the stage.
+// sub makes a part of the test of a function of the stage, and tells what it cost.
 func (s *stage) sub(f func(s *stage)) func(t *testing.T) {
-	return func(t *testing.T) { f(&stage{s.Machine, t, t.Context()}) }
+	return func(t *testing.T) {
+		s := &stage{s.Machine, t, t.Context()}
+		up, busy := s.clock()
+		f(s)
+		upThen, busyThen := s.clock()
+		t.Logf("took %.1f s by the machine's clock, and %.1f thousand million instructions", (upThen - up).Seconds(), (busyThen - busy).Seconds())
+	}
 }
 
 // guards runs the guard's own tests of its programs, those for LSM among them,
@@ -50,8 +56,8 @@ func guards(s *stage) {
 	// A stranger executes again when the kernel has let go of the programs.
 	s.root("for i in $(seq 60); do setpriv --reuid 1879058192 --regid 1879058192 --clear-groups true 2>/dev/null && exit; sleep 1; done; exit 1")
 	others := map[vm.Kernel]string{
-		vm.Debian13: "LSMListsSockets|LowersItsCeilings|RefusalsAfter|RefusalsOf|RootStay",
-		vm.Debian12: "LSMManyVOs|LSMOutlivesTheGuard|LSMHasNoGap",
+		vm.Debian13: "LSMManyVOs|LSMListsSockets|LowersItsCeilings|RefusalsAfter|RefusalsOf|RootStay",
+		vm.Debian12: "LSMOutlivesTheGuard|LSMHasNoGap",
 	}
 	s.guardTests("LSM|OpensAreExact|DevicesAreGiven|TableIsTheModel|UsageIsTold|LowersItsCeilings|Refusal|ProgramsThatReadNothing|RootStay", others[s.Kernel])
 }
@@ -104,8 +110,8 @@ func bound() string {
 }
 
 // apart runs the checklist of isolation inside, and holds what the guard says
-// of this kernel to the page about it. The kernels have the ways in which xos-node
-// ends by turns; commands and demands, which are the same on each, are the second's.
+// of this kernel to the page about it. The one has the list tried on a session and the
+// other on a job, and they have the ways in which xos-node ends by turns; commands and demands, which are the same on each, are the second's.
 // A kernel that is alone has all.
 func apart(s *stage) {
 	s.program("prober", "../apart/prober", false)
@@ -113,8 +119,9 @@ func apart(s *stage) {
 	if err := s.PushFile(s.ctx, "../../docs/nodeguard.md", "/root/docs/nodeguard.md"); err != nil {
 		s.t.Fatal(err)
 	}
-	rounds, skip := passed("XOS_KILLS"), ""
+	rounds, skip, victim := passed("XOS_KILLS"), "", ""
 	if at := slices.Index(vm.Kernels, s.Kernel); os.Getenv("XOS_KERNEL") == "" {
+		victim = " XOS_VICTIM=" + [...]string{"session", "job"}[at]
 		if rounds == "" {
 			rounds = fmt.Sprintf(" XOS_KILLS=2 XOS_KILLS_FROM=%d", 1+2*at)
 		}
@@ -122,5 +129,5 @@ func apart(s *stage) {
 			skip = " -test.skip='GuardCommand|VODemandsALevel'"
 		}
 	}
-	s.inside("mkdir -p /root/test/apart && cd /root/test/apart && XOS_NEED_ALL=1 XOS_HERE=1" + rounds + " exec apart.test -test.v" + skip + " -test.timeout=" + bound())
+	s.inside("mkdir -p /root/test/apart && cd /root/test/apart && XOS_NEED_ALL=1 XOS_HERE=1" + victim + rounds + " exec apart.test -test.v" + skip + " -test.timeout=" + bound())
 }

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"slices"
 	"time"
 )
 
@@ -42,9 +43,19 @@ func main() {
 		for _, text := range os.Args[2:] {
 			t, err := target(text)
 			fail(err)
-			all = append(all, attack(t))
+			all = append(all, attack(t, nil))
 		}
 		fail(json.NewEncoder(os.Stdout).Encode(all))
+	case len(os.Args) == 4 && os.Args[1] == "retry":
+		var names []string
+		data, err := base64.StdEncoding.DecodeString(os.Args[2])
+		if err == nil {
+			err = json.Unmarshal(data, &names)
+		}
+		fail(err)
+		t, err := target(os.Args[3])
+		fail(err)
+		fail(json.NewEncoder(os.Stdout).Encode([]map[string]Outcome{attack(t, names)}))
 	case len(os.Args) == 5 && os.Args[1] == "besiege":
 		t, err := target(os.Args[3])
 		fail(err)
@@ -57,7 +68,7 @@ func main() {
 			os.Exit(1)
 		}
 	default:
-		fmt.Fprintln(os.Stderr, "usage: prober victim MARKER VO | attack TARGET... | besiege NAMES TARGET FILE | inner WHAT TARGET")
+		fmt.Fprintln(os.Stderr, "usage: prober victim MARKER VO | attack TARGET... | retry NAMES TARGET | besiege NAMES TARGET FILE | inner WHAT TARGET")
 		os.Exit(64)
 	}
 }
@@ -84,11 +95,14 @@ const patience = 30 * time.Second
 // rooms have all attempts.
 var rooms = []map[string]func(Target) error{visible, signals, memory, ipc, network, names, system, kinds, handed}
 
-// attack tries everything, each by itself.
-func attack(t Target) map[string]Outcome {
+// attack tries everything, each by itself, or only what is named.
+func attack(t Target, only []string) map[string]Outcome {
 	all := map[string]Outcome{}
 	for _, room := range rooms {
 		for name, try := range room {
+			if only != nil && !slices.Contains(only, name) {
+				continue
+			}
 			done := make(chan error, 1)
 			go func() {
 				defer func() {
