@@ -10,7 +10,7 @@
 SEC("lsm/bprm_check_security")
 int BPF_PROG(xos_bprm_check_security, struct linux_binprm *bprm, int ret)
 {
-	struct inode *inode = bprm->file->f_inode;
+	struct inode *inode = plain(bprm)->file->f_inode;
 	struct xos_object o = {};
 	__u32 vo, no;
 

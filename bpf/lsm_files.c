@@ -25,7 +25,7 @@ static __always_inline int judge_inode(__u32 hook, struct inode *inode, __u32 ui
 		return 0;
 	o.uid = uid;
 	o.id = inode->i_ino;
-	o.dev = inode->i_sb->s_dev;
+	o.dev = plain(inode)->i_sb->s_dev;
 	tell(hook, vo, object_vo, &o);
 	return -EPERM;
 }
@@ -39,7 +39,7 @@ static __always_inline int refuse_guard(__u32 hook, struct inode *inode)
 	if (!vo)
 		return 0;
 	o.id = inode->i_ino;
-	o.dev = inode->i_sb->s_dev;
+	o.dev = plain(inode)->i_sb->s_dev;
 	o.uid = inode->i_uid.val;
 	tell(hook, vo, XOS_SYSTEM, &o);
 	return -EPERM;
@@ -57,7 +57,7 @@ static __always_inline int refuse_list(__u32 hook, struct inode *inode)
 	vo = subject();
 	if (!vo || !(closed(vo) & 1u << XOS_SURFACE_SOCKET_LISTS))
 		return 0;
-	o.dev = inode->i_sb->s_dev;
+	o.dev = plain(inode)->i_sb->s_dev;
 	tell(hook, vo, XOS_SYSTEM, &o);
 	return -EPERM;
 }
@@ -123,8 +123,8 @@ int BPF_PROG(xos_inode_getattr, const struct path *path, int ret)
 SEC("lsm/file_receive")
 int BPF_PROG(xos_file_receive, struct file *file, int ret)
 {
-	struct inode *inode = file->f_inode;
-	__u32 owner = inode->i_uid.val, opener = file->f_cred->uid.val;
+	struct inode *inode = plain(file)->f_inode;
+	__u32 owner = inode->i_uid.val, opener = plain(file)->f_cred->uid.val;
 
 	if (ret)
 		return ret;

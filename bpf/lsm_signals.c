@@ -25,6 +25,6 @@ int BPF_PROG(xos_file_send_sigiotask, struct task_struct *p, struct fown_struct 
 	if (probed(XOS_FILE_SEND_SIGIOTASK))
 		return -EPERM;
 	o.id = p->tgid;
-	o.uid = p->real_cred->uid.val;
-	return judge(XOS_FILE_SEND_SIGIOTASK, XOS_AIM_SIGNALS, label_of_uid(fown->uid.val), label(cgroup_id(p->cgroups->dfl_cgrp), o.uid), &o);
+	o.uid = plain(p)->real_cred->uid.val;
+	return judge(XOS_FILE_SEND_SIGIOTASK, XOS_AIM_SIGNALS, label_of_uid(fown->uid.val), label(cgroup_id(plain(p)->cgroups->dfl_cgrp), o.uid), &o);
 }

@@ -77,7 +77,7 @@ static __always_inline int lists(int family, int protocol)
 
 	if (family != XOS_FAMILY_NETLINK || protocol != XOS_NETLINK_SOCK_DIAG)
 		return 0;
-	id |= bpf_get_current_task_btf()->nsproxy->net_ns->ns.inum;
+	id |= plain(bpf_get_current_task_btf())->nsproxy->net_ns->ns.inum;
 	return bpf_map_lookup_elem(&socket_lists, &id) != NULL;
 }
 
