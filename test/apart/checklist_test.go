@@ -95,8 +95,8 @@ func TestRootChecklist(t *testing.T) {
 }
 
 // bared gives what carol can do without the guard. The kernel lets go of
-// programs that nothing names any more in its own time, so what should work by then and
-// did not is tried again.
+// programs that nothing names any more in its own time, seconds, so what should work by
+// then and did not is tried again, with pauses: to try is more work than to let go.
 func bared(ctx context.Context, t *testing.T, level, marker string) map[string]bool {
 	worked := map[string]bool{}
 	var remain []string // nil for all
@@ -114,6 +114,7 @@ func bared(ctx context.Context, t *testing.T, level, marker string) map[string]b
 			maps.DeleteFunc(worked, func(_ string, yes bool) bool { return !yes })
 			return worked
 		}
+		time.Sleep(2 * time.Second)
 	}
 }
 

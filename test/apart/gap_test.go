@@ -26,10 +26,10 @@ const barred = "TCP: 127.0.0.1,TCP: ::1,UDP: sendto,io_uring: TCP,/tmp: read,POS
 // prints what it did.
 const siege = `
 ready() {
-	for i in $(seq 900); do
+	for i in $(seq 300); do
 		pid=$(systemctl show -P MainPID xos-node)
 		[ "${pid:-0}" != 0 ] && [ "$pid" != "$1" ] && xos guard status >/dev/null 2>&1 && return
-		sleep 0.1
+		sleep 0.3
 	done
 	echo "xos-node does not come back"; exit 1
 }

@@ -68,11 +68,12 @@ func handedVictim(t *Target) error {
 
 // move is done by a thread of the victim's, over and over.
 func move() {
+	pause := unix.NsecToTimespec(int64(100 * time.Millisecond))
 	for i := 0; ; i++ {
 		open(program)
 		name := [16]byte{'x', 'o', 's', '0' + byte(i%10)}
 		unix.Prctl(unix.PR_SET_NAME, uintptr(unsafe.Pointer(&name)), 0, 0, 0)
-		time.Sleep(100 * time.Millisecond)
+		unix.Nanosleep(&pause, nil) // not time.Sleep, for which other threads would wake, too
 	}
 }
 
