@@ -95,9 +95,9 @@ struct {
  * all types, up to four times, to see how far that may be trusted, which was nine tenths
  * of the time that loading took; but those that are read plainly cost some instructions
  * more. Nothing that is read here needs trust. Linux 6.1 neither looks nor has the
- * function. */
-extern void *bpf_rdonly_cast(const void *given, __u32 type) __ksym __weak;
-#define plain(p) ((typeof(p))(bpf_rdonly_cast ? bpf_rdonly_cast(p, bpf_core_type_id_kernel(typeof(*(p)))) : (p)))
+ * function: the loader leaves it out there. */
+extern void *bpf_rdonly_cast(const void *given, __u32 type) __ksym;
+#define plain(p) ((typeof(p))bpf_rdonly_cast(p, bpf_core_type_id_kernel(typeof(*(p)))))
 
 static __always_inline int is_grid(__u32 uid)
 {

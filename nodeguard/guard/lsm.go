@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/btf"
 	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
@@ -64,6 +65,9 @@ func newLSM(n *network, used *ebpf.Map, pinDir string) (*lsm, error) {
 // them.
 func (l *lsm) start(taken bool, types *btf.Cache) error {
 	mark := marked(l.spec)
+	if kernel, err := types.Kernel(); err == nil {
+		leaveOutCasts(l.spec, kernel)
+	}
 	for i, h := range hooks {
 		pin := "link_lsm_" + mark + "_" + h.name
 		if l.pinDir != "" && taken && isLink(filepath.Join(l.pinDir, pin)) {
@@ -110,6 +114,22 @@ func marked(spec *ebpf.CollectionSpec) string {
 		}
 	}
 	return hex.EncodeToString(sum.Sum(nil)[:4])
+}
+
+// leaveOutCasts has programs take pointers as the kernel gives them where it has no
+// function to cast them. Elsewhere the kernel makes the same of a call of that.
+func leaveOutCasts(spec *ebpf.CollectionSpec, kernel *btf.Spec) {
+	var cast *btf.Func
+	if kernel.TypeByName("bpf_rdonly_cast", &cast) == nil {
+		return
+	}
+	for _, p := range spec.Programs {
+		for i := range p.Instructions {
+			if ins := &p.Instructions[i]; ins.IsKfuncCall() {
+				p.Instructions[i] = asm.Mov.Reg(asm.R0, asm.R1)
+			}
+		}
+	}
 }
 
 func isLink(pin string) bool {
