@@ -45,7 +45,7 @@ var system = map[string]func(Target) error{
 }
 
 func succeeds(name string, args ...string) error {
-	if out, err := exec.Command(name, args...).CombinedOutput(); err != nil {
+	if out, err := said(name, args...); err != nil {
 		return fmt.Errorf("%s: %w: %.100q", name, err, out)
 	}
 	return nil

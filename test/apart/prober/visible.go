@@ -6,7 +6,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 
@@ -101,7 +100,7 @@ func read(path, text string) error {
 
 // prints wants a text in what a program prints.
 func prints(text, name string, args ...string) error {
-	out, err := exec.Command(name, args...).CombinedOutput()
+	out, err := said(name, args...)
 	if bytes.Contains(out, []byte(text)) {
 		return nil
 	}
