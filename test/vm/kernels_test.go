@@ -41,7 +41,7 @@ func (s *stage) sub(f func(s *stage)) func(t *testing.T) {
 		up, busy := s.clock()
 		f(s)
 		upThen, busyThen := s.clock()
-		t.Logf("took %.1f s by the machine's clock, and %.1f thousand million instructions", (upThen - up).Seconds(), (busyThen - busy).Seconds())
+		t.Logf("took %.1f s by the machine's clock, its processors busy for %.1f s", (upThen - up).Seconds(), (busyThen - busy).Seconds())
 	}
 }
 

@@ -113,7 +113,7 @@ func (s *stage) settle() {
 	s.people()
 	s.root("touch /root/settled")
 	up, busyThen := s.clock()
-	s.t.Logf("a grid with people after %.0f s, %.1f s after the boot by the machine's clock; %.1f thousand million instructions to boot, %.1f since",
+	s.t.Logf("a grid with people after %.0f s, %.1f s after the boot by the machine's clock; processors busy for %.1f s to boot, %.1f s since",
 		time.Since(began).Seconds(), up.Seconds(), busy.Seconds(), (busyThen - busy).Seconds())
 }
 
@@ -154,9 +154,9 @@ func (s *stage) people() {
 // takes seconds elsewhere takes ten times as long here, and thirty times on a busy host.
 const commandTime = 12 * time.Minute
 
-// clock is the machine's own: how long it has been up, and how long its processors had
-// something to do in that time, in seconds of which each executed up to a thousand
-// million instructions.
+// clock is the machine's own, which goes by 1 ns with each instruction of any processor's:
+// how long it has been up, and how long its processors had something to do in that time,
+// all together.
 func (s *stage) clock() (up, busy time.Duration) {
 	s.t.Helper()
 	var u, idle, user, nice, system, none, wait, irq, softirq float64
