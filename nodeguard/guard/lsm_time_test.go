@@ -13,7 +13,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -238,25 +237,11 @@ func TestRootLSMTellsEachRefusal(t *testing.T) {
 	if after-before != refusals || lost == 0 {
 		t.Fatalf("%d refusals are counted of %d, %d lost", after-before, refusals, lost)
 	}
-	ctx, cancel := context.WithCancel(t.Context())
-	var d diary
-	done := make(chan error, 1)
-	go func() { done <- s.Run(ctx, &d, nil) }()
-	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
-		if told, _ := d.told(t); told >= refusals-lost {
-			break
-		}
-	}
-	cancel()
-	if err := <-done; err != nil {
-		t.Fatal(err)
-	}
+	d := s.recorded(t, s.Guard)
 	if told, _ := d.told(t); told != refusals-lost {
 		t.Errorf("of %d refusals %d were lost and %d are told", refusals, lost, told)
 	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	first := d.records[0]
+	first := d.all()[0]
 	if first.Actor != "carol@chemistry" || first.Action != "isolation.scheduling" || first.VO != "chemistry" || first.Allowed ||
 		!strings.Contains(first.Subject, "of alice@physics") || first.Detail["rule"] != "task_getsid" {
 		t.Errorf("the first is told as %+v", first)

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/ringbuf"
 	"golang.org/x/sys/unix"
 
 	"github.com/xtreemos/xos"
@@ -99,29 +100,32 @@ func batter(at, times string) int {
 	return 0
 }
 
-// recorded runs a guard until the diary has as many refusals as wanted, or, when
-// some of them are repetitions, which are told at its end, nothing new for a while.
-func recorded(t *testing.T, g *guard.Guard, want uint64) []audit.Record {
+// recorded runs a guard until it has read all refusals that there are: it gives what is
+// told of them, with the repetitions and what is lost, which are told at its end.
+func (s stage) recorded(t *testing.T, g *guard.Guard) *diary {
 	t.Helper()
+	ring, err := ebpf.LoadPinnedMap(filepath.Join(s.cfg.PinDir, "refusals"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ring.Close()
+	unread, err := ringbuf.NewReader(ring) // which reads nothing
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unread.Close()
 	ctx, cancel := context.WithCancel(t.Context())
 	var d diary
 	done := make(chan error, 1)
 	go func() { done <- g.Run(ctx, &d, nil) }()
-	last, since := 0, time.Now()
-	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
-		n := len(d.all())
-		if n != last {
-			last, since = n, time.Now()
-		}
-		if told, _ := d.told(t); told >= want || n > 0 && time.Since(since) > 2*time.Second {
-			break
-		}
+	for deadline := time.Now().Add(time.Minute); unread.AvailableBytes() > 0 && time.Now().Before(deadline); {
+		time.Sleep(10 * time.Millisecond)
 	}
 	cancel()
 	if err := <-done; err != nil {
 		t.Fatal(err)
 	}
-	return d.records
+	return &d
 }
 
 // refused is how often the programs refused, and how many of these are lost.
@@ -180,9 +184,8 @@ func TestRootEachRefusalIsTold(t *testing.T) {
 	}
 	// An IPv4 address in IPv6 form is a repetition of the first. Go tries Multipath
 	// TCP to listen: so alice was refused something, too.
-	refused, _ := s.refused(t)
 	told := map[string]bool{}
-	for _, r := range recorded(t, s.Guard, refused) {
+	for _, r := range s.recorded(t, s.Guard).all() {
 		if r.VO == "physics" && strings.HasSuffix(r.Subject, " and mptcp") {
 			continue
 		}
@@ -231,8 +234,7 @@ func TestRootRefusalsAfterTheProcess(t *testing.T) {
 		}
 		pids[uid] = cmd.Process.Pid
 	}
-	refused, _ := s.refused(t)
-	records := recorded(t, s.Guard, refused)
+	records := s.recorded(t, s.Guard).all()
 	for uid, actor := range whose {
 		i := slices.IndexFunc(records, func(r audit.Record) bool { return r.Actor == actor })
 		if i < 0 {
@@ -278,7 +280,7 @@ func TestRootFloodOfRefusals(t *testing.T) {
 		t.Errorf("%d refusals are counted of %d, %d lost", refused-before, ofCarol+1, lost)
 	}
 	told, davids, lostInLog := uint64(0), 0, uint64(0)
-	for _, r := range recorded(t, s.Guard, before+ofCarol+1-lost) {
+	for _, r := range s.recorded(t, s.Guard).all() {
 		n := uint64(1)
 		for _, key := range []string{"repeated", "unnamed"} {
 			if r.Detail[key] != "" {
@@ -336,7 +338,7 @@ func TestRootFloodOfRefusals(t *testing.T) {
 	s.Guard = next
 	_, more := s.refused(t)
 	told = 0
-	for _, r := range recorded(t, next, 10000-(more-after)) {
+	for _, r := range s.recorded(t, next).all() {
 		if r.Detail["lost"] != "" {
 			n, _ := strconv.ParseUint(r.Detail["lost"], 10, 64)
 			told += n
@@ -372,7 +374,7 @@ func TestRootRefusalsOfSuccessor(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer next.Close()
-	records := recorded(t, next, 1)
+	records := s.recorded(t, next).all()
 	if len(records) == 0 {
 		t.Fatal("nothing is told")
 	}
@@ -410,7 +412,7 @@ func TestRootRefusalsOfAnotherVersion(t *testing.T) {
 	if out, err := s.command(t, carol, "use", "/dev/kmsg", "-").Output(); err == nil {
 		t.Fatalf("not refused: %s", out)
 	}
-	if records := recorded(t, next, 1); len(records) == 0 || records[0].VO != "chemistry" || records[0].Detail["rule"] != "device" {
+	if records := s.recorded(t, next).all(); len(records) == 0 || records[0].VO != "chemistry" || records[0].Detail["rule"] != "device" {
 		t.Errorf("told %+v", records)
 	}
 }

@@ -16,13 +16,14 @@ import (
 // boot takes minutes, so what is tried on it is tried in one go. A machine is
 // emulated by one processor, so the kernels run beside one another.
 func TestRootKernels(t *testing.T) {
+	debs, p := packages(t), newPrograms(t)
 	for _, kernel := range vm.Kernels {
 		if only := os.Getenv("XOS_KERNEL"); only != "" && only != string(kernel) {
 			continue // by hand
 		}
 		t.Run(string(kernel), func(t *testing.T) {
 			t.Parallel()
-			s := start(t, kernel)
+			s := start(t, kernel, debs, p)
 			t.Run("guard", s.sub(guards))
 			t.Run("ceilings", s.sub(ceilingsAreSet))
 			if kernel == vm.Debian12 {
@@ -37,7 +38,7 @@ func TestRootKernels(t *testing.T) {
 // sub makes a part of the test of a function of the stage, and tells what it cost.
 func (s *stage) sub(f func(s *stage)) func(t *testing.T) {
 	return func(t *testing.T) {
-		s := &stage{s.Machine, t, t.Context()}
+		s := &stage{s.Machine, t, t.Context(), s.programs}
 		up, busy := s.clock()
 		f(s)
 		upThen, busyThen := s.clock()
@@ -50,7 +51,7 @@ func (s *stage) sub(f func(s *stage)) func(t *testing.T) {
 // people are strangers, who may execute nothing. Those that are about the guard, not
 // the kernel, are the one's or the other's.
 func guards(s *stage) {
-	s.program("guard.test", "../../nodeguard/guard", true)
+	s.program("guard.test")
 	s.root("systemctl stop xos-node && rm -f /sys/fs/bpf/xos/link_*")
 	defer s.root("systemctl start xos-node")
 	// A stranger executes again when the kernel has let go of the programs.
@@ -65,7 +66,7 @@ func guards(s *stage) {
 // rings has the tests' own way through io_uring tried while signals come, of which
 // the older kernel bears none.
 func rings(s *stage) {
-	s.program("uring.test", "../uring", true)
+	s.program("uring.test")
 	s.inside("cd /root && XOS_NEED_ALL=1 exec uring.test -test.v")
 }
 
@@ -114,8 +115,8 @@ func bound() string {
 // ends by turns; commands and demands, which are the same on each, are the second's.
 // A kernel that is alone has all.
 func apart(s *stage) {
-	s.program("prober", "../apart/prober", false)
-	s.program("apart.test", "../apart", true)
+	s.program("prober")
+	s.program("apart.test")
 	if err := s.PushFile(s.ctx, "../../docs/nodeguard.md", "/root/docs/nodeguard.md"); err != nil {
 		s.t.Fatal(err)
 	}

@@ -46,7 +46,9 @@ func arguments(dir, img, cpu string, cfg Config) []string {
 	cmdline := []string{"root=/dev/vda rw console=ttyS0 loglevel=5 systemd.show_status=no systemd.tpm2_wait=0",
 		// The processors have one clock. Debian 12's kernel takes them for two, and would ask
 		// the HPET, a system call and a device for each look at the time.
-		"tsc=reliable mitigations=off random.trust_cpu=on net.ifnames=0", cfg.Append}
+		// To find out whether and how fast timers tick it waits for them, without rest, which
+		// is slow where each look at the time leaves what is translated.
+		"tsc=reliable hpet=disable no_timer_check mitigations=off random.trust_cpu=on net.ifnames=0", cfg.Append}
 	args := []string{
 		"-name", "xos-vm-" + cfg.Name,
 		// Not KVM: where a machine is itself virtual QEMU may not survive it. Not a

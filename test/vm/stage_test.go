@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -26,8 +25,9 @@ import (
 // with the people of the story.
 type stage struct {
 	*vm.Machine
-	t   *testing.T
-	ctx context.Context
+	t        *testing.T
+	ctx      context.Context
+	programs *programs
 }
 
 // ceilings are the machine's, small enough to be reached in seconds.
@@ -42,24 +42,8 @@ login_processes = "150"
 login_io = "8M"
 `
 
-// start boots a machine and makes it a grid.
-func start(t *testing.T, kernel vm.Kernel) *stage {
-	t.Helper()
-	debs, err := filepath.Glob(filepath.Join(os.Getenv("XOS_DEBS"), "xtreemos-*.deb"))
-	if err != nil || os.Getenv("XOS_DEBS") == "" || len(debs) == 0 {
-		need.Missing(t, "packages", "make debs builds them; set XOS_DEBS")
-	}
-	s := boot(t, kernel, debs)
-	if s.Run(s.ctx, "test", "-e", "/root/settled") != nil {
-		s.settle()
-	}
-	return s
-}
-
-// boot boots a machine with packages. It ends with the test; when that has failed,
-// what it printed and its journal are shown. With XOS_KEEP set one with packages
-// outlives the test, and is used again as it is.
-func boot(t *testing.T, kernel vm.Kernel, debs []string) *stage {
+// packages are what the machines get, where there can be machines.
+func packages(t *testing.T) []string {
 	t.Helper()
 	need.Root(t)
 	if runtime.GOARCH != "amd64" {
@@ -68,8 +52,31 @@ func boot(t *testing.T, kernel vm.Kernel, debs []string) *stage {
 	for _, command := range []string{"qemu-system-x86_64", "debootstrap", "mkfs.ext4"} {
 		need.Command(t, command)
 	}
+	debs, err := filepath.Glob(filepath.Join(os.Getenv("XOS_DEBS"), "xtreemos-*.deb"))
+	if err != nil || os.Getenv("XOS_DEBS") == "" || len(debs) == 0 {
+		need.Missing(t, "packages", "make debs builds them; set XOS_DEBS")
+	}
+	return debs
+}
+
+// start boots a machine and makes it a grid.
+func start(t *testing.T, kernel vm.Kernel, debs []string, p *programs) *stage {
+	t.Helper()
+	s := boot(t, kernel, debs)
+	s.programs = p
+	if s.Run(s.ctx, "test", "-e", "/root/settled") != nil {
+		s.settle()
+	}
+	return s
+}
+
+// boot boots a machine with packages. It ends with the test; when that has failed,
+// what it printed and its journal are shown. With XOS_KEEP set it outlives
+// the test, and is used again as it is.
+func boot(t *testing.T, kernel vm.Kernel, debs []string) *stage {
+	t.Helper()
 	ctx := t.Context()
-	name, keep := fmt.Sprint("test", string(kernel), os.Getpid()%10000), len(debs) > 0 && os.Getenv("XOS_KEEP") != ""
+	name, keep := fmt.Sprint("test", string(kernel), os.Getpid()%10000), os.Getenv("XOS_KEEP") != ""
 	if keep {
 		name = "keep" + string(kernel)
 	}
@@ -82,7 +89,7 @@ func boot(t *testing.T, kernel vm.Kernel, debs []string) *stage {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &stage{m, t, ctx}
+	s := &stage{Machine: m, t: t, ctx: ctx}
 	t.Cleanup(func() {
 		if t.Failed() {
 			last, cancel := context.WithTimeout(context.Background(), time.Minute)
@@ -208,18 +215,12 @@ func (s *stage) until(account, command string) {
 	}
 }
 
-// program builds one of the tree's and puts it where everybody can run it.
-func (s *stage) program(name, pkg string, test bool) {
+// program puts one of the tree's where everybody can run it.
+func (s *stage) program(name string) {
 	s.t.Helper()
-	bin := filepath.Join(s.t.TempDir(), name)
-	argv := []string{"build", "-trimpath", "-ldflags=-s -w", "-o", bin, pkg}
-	if test {
-		argv = append([]string{"test", "-c"}, argv[1:]...)
-	}
-	cmd := exec.CommandContext(s.ctx, "go", argv...)
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		s.t.Fatalf("building %s: %v\n%s", pkg, err, out)
+	bin, err := s.programs.build[name]()
+	if err != nil {
+		s.t.Fatal(err)
 	}
 	if err := s.PushFile(s.ctx, bin, "/usr/local/bin/"+name); err != nil {
 		s.t.Fatal(err)

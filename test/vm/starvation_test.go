@@ -86,7 +86,7 @@ func patience(idle time.Duration) time.Duration { return 10 * idle }
 // in bounded time, and carol meets a ceiling. The kernels have the appetites by turns;
 // one that is alone has all.
 func nobodyStarves(s *stage) {
-	s.program("hog", "./hog", false)
+	s.program("hog")
 	alice := ssh("alice@physics", "echo in; xsub --node node1 -- echo the job ran")
 	s.as("alice", alice)
 	began, _ := s.clock()
@@ -165,8 +165,8 @@ func (s *stage) eat(a appetite, hogs []hog, alice string, patience time.Duration
 	}
 }
 
-// full waits until a hog has met its ceiling. It looks seldom: each look is a
-// process of the machine's, of which the hog is to have the rest.
+// full waits until a hog has met its ceiling. It looks once a second of the host's: each
+// look is a process of the machine's, of which the hog is to have the rest.
 func (s *stage) full(h hog, a appetite, was int64, ended <-chan string) {
 	for deadline := time.Now().Add(commandTime); ; {
 		if n := s.count(h.cgroup, a); a.full == 0 && n > was || a.full > 0 && n >= a.full {
@@ -182,7 +182,7 @@ func (s *stage) full(h hog, a appetite, was int64, ended <-chan string) {
 				return
 			}
 			why = "it ended: " + said
-		case <-time.After(2 * time.Second):
+		case <-time.After(time.Second):
 			if time.Now().Before(deadline) {
 				continue
 			}
