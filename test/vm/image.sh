@@ -50,12 +50,18 @@ chroot "$root" systemctl -q mask apt-daily.timer apt-daily-upgrade.timer dpkg-db
 	modprobe@configfs.service modprobe@efi_pstore.service modprobe@drm.service \
 	systemd-random-seed.service systemd-update-done.service systemd-journal-catalog-update.service kmod-static-nodes.service \
 	dev-hugepages.mount proc-sys-fs-binfmt_misc.automount systemd-binfmt.service systemd-network-generator.service systemd-pstore.service \
-	man-db.timer apparmor.service
+	man-db.timer apparmor.service lastlog2-import.service wtmpdb-update-boot.service
+# It looks for a machine of hypervisors that this is not, with four modules.
+mkdir -p "$root/etc/systemd/system-generators"
+ln -s /dev/null "$root/etc/systemd/system-generators/systemd-ssh-generator"
 # Drivers of hardware that every PC has and that no test needs: each costs a
 # second to unpack when everything is emulated.
 printf 'blacklist %s\n' ata_piix ata_generic pata_acpi libata i2c_piix4 parport_pc floppy pcspkr \
 	aesni_intel ghash_clmulni_intel crct10dif_pclmul crc32_pclmul sha512_ssse3 sha256_ssse3 sha1_ssse3 \
-	cryptd powernow_k8 acpi_cpufreq amd_energy kvm_amd kvm joydev evdev psmouse >"$root/etc/modprobe.d/vm.conf"
+	cryptd powernow_k8 acpi_cpufreq amd_energy kvm_amd kvm joydev evdev psmouse serio_raw qemu_fw_cfg >"$root/etc/modprobe.d/vm.conf"
+
+# su has who is refused wait for a second.
+echo 'FAIL_DELAY 0' >>"$root/etc/login.defs"
 
 if [ $# -gt 0 ]; then
 	mkdir "$root/var/tmp/debs"

@@ -20,9 +20,9 @@ for suite in "$@"; do
 	echo "deb $mirror $suite main" >>"$root/etc/apt/sources.list.d/kernels.list"
 done
 apt update
-apt install --no-install-recommends initramfs-tools
-# Small: what is needed to find the root, and no more.
-sed -i 's/^MODULES=.*/MODULES=list/; s/^COMPRESS=.*/COMPRESS=gzip/' "$root/etc/initramfs-tools/initramfs.conf"
+apt install --no-install-recommends initramfs-tools lz4
+# Small: what is needed to find the root, and no more; and soon unpacked.
+sed -i 's/^MODULES=.*/MODULES=list/; s/^COMPRESS=.*/COMPRESS=lz4/' "$root/etc/initramfs-tools/initramfs.conf"
 printf '%s\n' virtio_pci virtio_blk ext4 >"$root/etc/initramfs-tools/modules"
 mkdir -p "$root/boot"
 for suite in "$@"; do
