@@ -55,7 +55,7 @@ func do(polled bool, e sqe) error {
 		return fmt.Errorf("masking signals: %w", err)
 	}
 	defer unix.PthreadSigmask(unix.SIG_SETMASK, &were, nil)
-	p := uringParams{idle: 1000}
+	p := uringParams{idle: 10} // ms; it is woken anyway
 	if polled {
 		p.flags = uringSQPoll
 	}

@@ -20,7 +20,7 @@ for suite in "$@"; do
 	echo "deb $mirror $suite main" >>"$root/etc/apt/sources.list.d/kernels.list"
 done
 apt update
-apt install --no-install-recommends initramfs-tools lz4
+apt install --no-install-recommends initramfs-tools lz4 xz-utils
 # Small: what is needed to find the root, and no more; and soon unpacked.
 sed -i 's/^MODULES=.*/MODULES=list/; s/^COMPRESS=.*/COMPRESS=lz4/' "$root/etc/initramfs-tools/initramfs.conf"
 printf '%s\n' virtio_pci virtio_blk ext4 >"$root/etc/initramfs-tools/modules"
@@ -31,6 +31,9 @@ for suite in "$@"; do
 	image=$(chroot "$root" apt-cache show "linux-image-cloud-amd64=$version" | sed -n 's/^Depends: \([^ ]*\).*/\1/p')
 	apt install --no-install-recommends "$image"
 	release=${image#linux-image-}
+	find "$root/lib/modules/$release" -name '*.ko.xz' -printf "/lib/modules/$release/%P\n" | xargs -r chroot "$root" xz -d
+	chroot "$root" depmod "$release"
+	chroot "$root" update-initramfs -u -k "$release"
 	ln -s "vmlinuz-$release" "$root/boot/vmlinuz.$suite"
 	ln -s "initrd.img-$release" "$root/boot/initrd.$suite"
 done
