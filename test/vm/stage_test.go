@@ -84,7 +84,7 @@ func boot(t *testing.T, kernel vm.Kernel, debs []string) *stage {
 	if !keep || err != nil {
 		// Counted: to what is inside, with all its deadlines, a host that is busy is as
 		// fast as one that is not.
-		m, err = vm.Start(ctx, vm.Config{Name: name, Kernel: kernel, Debs: debs, Counted: true, Detached: keep, Log: slog.New(slog.NewTextHandler(t.Output(), nil))})
+		m, err = vm.Start(ctx, vm.Config{Name: name, Kernel: kernel, Debs: debs, Counted: true, Append: "maxcpus=1", Detached: keep, Log: slog.New(slog.NewTextHandler(t.Output(), nil))})
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -155,6 +155,14 @@ func (s *stage) people() {
 	if s.t.Failed() {
 		s.t.FailNow()
 	}
+}
+
+// processors has the machine use one or both of its processors. With the second all takes
+// some 13 % longer, since one thread emulates both by turns: what is not about what happens
+// at once has one.
+func (s *stage) processors(n int) {
+	s.t.Helper()
+	s.root(fmt.Sprintf("echo %d >/sys/devices/system/cpu/cpu1/online; nproc | grep -qx %d", n-1, n))
 }
 
 // commandTime bounds one command, by this process's clock, not the machine's: what

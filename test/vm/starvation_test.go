@@ -66,9 +66,9 @@ var appetites = []appetite{
 	// Before Linux 6.11 a refused fork is counted where the process is, not where
 	// the ceiling is.
 	{"processes", true, true, "pids.current", "", 150, false},
+	{"files", true, true, "memory.events", "high", 0, true},
 	// Linux 6.1 has it wait at memory.high for minutes before it is killed.
 	{"memory", true, true, "memory.events", "high", 0, true},
-	{"files", true, true, "memory.events", "high", 0, true},
 	{"reads", true, true, "io.stat", "rbytes", 0, false},
 	// A job's disks are its home and memory.
 	{"writes", false, true, "io.stat", "wbytes", 0, false},
