@@ -59,21 +59,10 @@ func packages(t *testing.T) []string {
 	return debs
 }
 
-// start boots a machine and makes it a grid.
-func start(t *testing.T, kernel vm.Kernel, debs []string, p *programs) *stage {
-	t.Helper()
-	s := boot(t, kernel, debs)
-	s.programs = p
-	if s.Run(s.ctx, "test", "-e", "/root/settled") != nil {
-		s.settle()
-	}
-	return s
-}
-
 // boot boots a machine with packages. It ends with the test; when that has failed,
 // what it printed and its journal are shown. With XOS_KEEP set it outlives
 // the test, and is used again as it is.
-func boot(t *testing.T, kernel vm.Kernel, debs []string) *stage {
+func boot(t *testing.T, kernel vm.Kernel, debs []string, p *programs) *stage {
 	t.Helper()
 	ctx := t.Context()
 	name, keep := fmt.Sprint("test", string(kernel), os.Getpid()%10000), os.Getenv("XOS_KEEP") != ""
@@ -89,7 +78,7 @@ func boot(t *testing.T, kernel vm.Kernel, debs []string) *stage {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &stage{Machine: m, t: t, ctx: ctx}
+	s := &stage{m, t, ctx, p}
 	t.Cleanup(func() {
 		if t.Failed() {
 			last, cancel := context.WithTimeout(context.Background(), time.Minute)
@@ -107,11 +96,14 @@ func boot(t *testing.T, kernel vm.Kernel, debs []string) *stage {
 	return s
 }
 
-// settle makes a grid of a machine that has just been booted.
-func (s *stage) settle() {
-	s.t.Helper()
-	began := time.Now()
-	_, busy := s.clock()
+// settled tells whether the machine is a grid already.
+func (s *stage) settled() bool { return s.Run(s.ctx, "test", "-e", "/root/settled") == nil }
+
+// settle makes a grid of a machine that is none.
+func settle(s *stage) {
+	if s.settled() {
+		return
+	}
 	s.root("systemctl is-active ssh || { journalctl -b -u ssh; exit 1; }")
 	// A user's systemd, once started, stays: it costs seconds each time.
 	s.root("mkdir -p /etc/systemd/logind.conf.d && printf '[Login]\\nUserStopDelaySec=infinity\\n' >/etc/systemd/logind.conf.d/stay.conf && systemctl kill -s HUP systemd-logind")
@@ -119,9 +111,6 @@ func (s *stage) settle() {
 	s.root("set -e; echo '" + ceilings + "' >>/etc/xos/node.toml; xos up")
 	s.people()
 	s.root("touch /root/settled")
-	up, busyThen := s.clock()
-	s.t.Logf("a grid with people after %.0f s, %.1f s after the boot by the machine's clock; processors busy for %.1f s to boot, %.1f s since",
-		time.Since(began).Seconds(), up.Seconds(), busy.Seconds(), (busyThen - busy).Seconds())
 }
 
 // people makes those of the story, with their credentials, homes and keys.
@@ -151,9 +140,6 @@ func (s *stage) people() {
 	s.until("alice@physics", "xsub --node node1 -- true")
 	for _, account := range []string{"bob@physics", "carol@chemistry"} {
 		s.until(account, "true")
-	}
-	if s.t.Failed() {
-		s.t.FailNow()
 	}
 }
 
@@ -217,8 +203,7 @@ func (s *stage) until(account, command string) {
 			return
 		}
 		if err != nil || time.Now().After(deadline) {
-			s.t.Errorf("%s: %s: status %d (%v)\n%s", account, command, status, err, out)
-			return
+			s.t.Fatalf("%s: %s: status %d (%v)\n%s", account, command, status, err, out)
 		}
 	}
 }
