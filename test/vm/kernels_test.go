@@ -63,8 +63,8 @@ func guards(s *stage) {
 		s.root("for i in $(seq 60); do setpriv --reuid 1879058192 --regid 1879058192 --clear-groups true 2>/dev/null && exit; sleep 1; done; exit 1")
 	}
 	others := map[vm.Kernel]string{
-		vm.Debian12: "LSMHasNoGap",
-		vm.Debian13: "LSMManyVOs|LSMOutlivesTheGuard|LSMListsSockets|LowersItsCeilings|RefusalsAfter|RefusalsOf|RootStay",
+		vm.Debian12: "LSMHasNoGap|EachRefusalIsTold|UsageIsTold",
+		vm.Debian13: "LSMManyVOs|LSMOutlivesTheGuard|LSMListsSockets|LowersItsCeilings|RefusalsAfter|RefusalsOf|RootStay|FloodOfRefusals|TableIsTheModel",
 	}
 	s.guardTests("LSM|OpensAreExact|DevicesAreGiven|TableIsTheModel|UsageIsTold|LowersItsCeilings|Refusal|ProgramsThatReadNothing|RootStay", others[s.Kernel])
 }

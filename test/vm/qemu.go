@@ -47,8 +47,9 @@ func arguments(dir, img, cpu string, cfg Config) []string {
 		// The processors have one clock. Debian 12's kernel takes them for two, and would ask
 		// the HPET, a system call and a device for each look at the time.
 		// To find out whether and how fast timers tick it waits for them, without rest, which
-		// is slow where each look at the time leaves what is translated.
-		"tsc=reliable hpet=disable no_timer_check mitigations=off random.trust_cpu=on net.ifnames=0", cfg.Append}
+		// is slow where each look at the time leaves what is translated. Memory that it takes
+		// for itself it would clear before it is written.
+		"tsc=reliable hpet=disable no_timer_check init_on_alloc=0 mitigations=off random.trust_cpu=on net.ifnames=0", cfg.Append}
 	args := []string{
 		"-name", "xos-vm-" + cfg.Name,
 		// Not KVM: where a machine is itself virtual QEMU may not survive it. Not a
