@@ -143,9 +143,9 @@ func (s *stage) people() {
 	}
 }
 
-// processors has the machine use one or both of its processors. With the second all takes
-// some 13 % longer, since one thread emulates both by turns: what is not about what happens
-// at once has one.
+// processors has the machine use one or both of its processors. With one all takes some
+// 13 % less, since one thread emulates both by turns: what is not about what happens at once
+// has one.
 func (s *stage) processors(n int) {
 	s.t.Helper()
 	s.root(fmt.Sprintf("echo %d >/sys/devices/system/cpu/cpu1/online; nproc | grep -qx %d", n-1, n))
