@@ -13,8 +13,11 @@ import (
 )
 
 // work measures each act and prints nanoseconds by act.
-func work(slice time.Duration) error {
+func work(f flags) error {
 	acts, err := prepare()
+	if f.mark != "" {
+		acts, err = aimed(f.mark, f.refused)
+	}
 	if err != nil {
 		return err
 	}
@@ -22,7 +25,7 @@ func work(slice time.Duration) error {
 	for range perBlock {
 		for _, a := range acts {
 			n, began := 0, time.Now()
-			for time.Since(began) < slice {
+			for time.Since(began) < f.slice {
 				for range a.batch {
 					if err := a.do(); err != nil {
 						return fmt.Errorf("%s: %w", a.name, err)

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/xtreemos/xos"
+	"github.com/xtreemos/xos/infra/audit"
 	"github.com/xtreemos/xos/nodeguard"
 	"github.com/xtreemos/xos/nodeguard/guard"
 )
@@ -27,13 +28,14 @@ type arm string
 const (
 	none     arm = "none"     // nothing: what the others are compared with
 	empty    arm = "empty"    // a program that only allows at each hook of the guard's LSM programs
-	guarded  arm = "guard"    // the guard, which allows all that is done here
+	guarded  arm = "guard"    // the guard, which allows all that is done here, or refuses it all
+	audited  arm = "audited"  // the same, and what it refuses is written to a log
 	landlock arm = "landlock" // a Landlock ruleset that allows the same
 	apparmor arm = "apparmor" // an AppArmor profile that allows the same
 )
 
 // every is all of them, in the order in which they take turns.
-var every = []arm{none, empty, guarded, landlock, apparmor}
+var every = []arm{none, empty, guarded, audited, landlock, apparmor}
 
 // choose gives the named ones, and none.
 func choose(names string) ([]arm, error) {
@@ -125,6 +127,9 @@ func (s stage) begin(a arm) (cgroup *os.File, end func() error, err error) {
 	if err := g.Login(context.Background(), s.account, user); err != nil {
 		return nil, nil, err
 	}
+	if err := s.admitOther(g); err != nil {
+		return nil, nil, err
+	}
 	path, err := g.JobCgroup(context.Background(), s.account, "bench")
 	if err != nil {
 		return nil, nil, err
@@ -133,8 +138,15 @@ func (s stage) begin(a arm) (cgroup *os.File, end func() error, err error) {
 		return nil, nil, err
 	}
 	ends = append(ends, cgroup)
-	if a == guarded {
+	switch a {
+	case guarded:
 		return cgroup, undo, nil
+	case audited:
+		record, err := s.record(g)
+		if err == nil {
+			ends = append([]io.Closer{record}, ends...)
+		}
+		return cgroup, undo, err
 	}
 	ends = ends[1:]
 	if err := errors.Join(g.Close(), os.RemoveAll(s.cfg.PinDir), settled(prefix)); err != nil {
@@ -154,6 +166,30 @@ func (s stage) begin(a arm) (cgroup *os.File, end func() error, err error) {
 		}
 	}
 	return cgroup, undo, err
+}
+
+// recording is a guard that writes what it refuses to a log of decisions.
+type recording struct {
+	log   *audit.Log
+	stop  context.CancelFunc
+	ended chan error
+}
+
+func (s stage) record(g *guard.Guard) (*recording, error) {
+	log, err := audit.Open(filepath.Join(s.dir, "decisions"))
+	if err != nil {
+		return nil, err
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	r := &recording{log, stop, make(chan error, 1)}
+	go func() { r.ended <- g.Run(ctx, log, nil) }()
+	return r, nil
+}
+
+// Close has it write the rest.
+func (r *recording) Close() error {
+	r.stop()
+	return errors.Join(<-r.ended, r.log.Close())
 }
 
 // loaded is the AppArmor profile in the kernel.

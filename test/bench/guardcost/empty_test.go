@@ -120,9 +120,15 @@ func TestEmptyKeepsToWhatItKnows(t *testing.T) {
 	}
 }
 
-// TestMain lets the act "exec" execute this program.
+// TestMain lets the act "exec" execute this program, and makes it what is tried on.
 func TestMain(m *testing.M) {
-	if slices.Contains(os.Args, "-nothing") {
+	switch {
+	case slices.Contains(os.Args, "-nothing"):
+		return
+	case slices.Contains(os.Args, "-stand"):
+		if stand() != nil {
+			os.Exit(1)
+		}
 		return
 	}
 	os.Exit(m.Run())
@@ -194,9 +200,9 @@ func TestAskedPrints(t *testing.T) {
 
 func TestChoose(t *testing.T) {
 	for names, want := range map[string][]arm{
-		"guard,empty":                   {none, empty, guarded},
-		"none":                          {none},
-		"empty,guard,landlock,apparmor": every,
+		"guard,empty":                           {none, empty, guarded},
+		"none":                                  {none},
+		"empty,guard,audited,landlock,apparmor": every,
 	} {
 		if got, err := choose(names); err != nil || !slices.Equal(got, want) {
 			t.Errorf("%s: %v, %v", names, got, err)

@@ -3,9 +3,10 @@
 // xos-node does not run and its pins are not there. A grid user in a job's
 // cgroup does what her VO allows her, on files of her own, under each arm:
 // nothing, a program that only allows at each hook of the guard's LSM programs,
-// the guard with all its programs, a Landlock ruleset, an AppArmor profile. The
-// arms take turns, there and back, so that what drifts meets all alike; medians
-// are compared. What the machine's own root pays is measured for the first three.
+// the guard with all its programs, the same with a log of decisions, a Landlock ruleset,
+// an AppArmor profile. The arms take turns, there and back, so that what drifts meets all
+// alike; medians are compared. What the machine's own root pays is measured for the first
+// four. With -refused the same is tried on what is another VO's, which the guard refuses.
 //
 //	# stat runs 2.0 LSM programs: inode_getattr 1.0, inode_permission 1.0
 //	BENCH guard_stat_user_none 412 ns
@@ -34,6 +35,7 @@ import (
 
 	"github.com/xtreemos/xos"
 	"github.com/xtreemos/xos/bpf"
+	"github.com/xtreemos/xos/nodeguard"
 	"github.com/xtreemos/xos/nodeguard/guard"
 	"github.com/xtreemos/xos/session"
 )
@@ -49,7 +51,8 @@ type flags struct {
 	rounds                          int
 	worker, loads, nothing, confine bool
 	calls, whole, programs          bool
-	arms, act                       string
+	refused, stand                  bool
+	arms, act, mark                 string
 	times                           int
 }
 
@@ -59,18 +62,23 @@ func main() {
 	flag.IntVar(&f.rounds, "rounds", 10, "how often the arms take turns, there and back")
 	flag.BoolVar(&f.calls, "calls", false, "compare single calls alone, which takes a tenth of the time")
 	flag.BoolVar(&f.whole, "work", false, "compare whole work alone")
-	flag.StringVar(&f.arms, "arms", "empty,guard,landlock,apparmor", "which are compared with none")
+	flag.StringVar(&f.arms, "arms", "empty,guard,audited,landlock,apparmor", "which are compared with none")
 	flag.BoolVar(&f.programs, "programs", false, "only say which programs each call runs, and how long one takes by the kernel's statistics")
 	flag.StringVar(&f.act, "act", "", "only do this call, -times")
 	flag.IntVar(&f.times, "times", 1, "how often, with -act")
 	flag.BoolVar(&f.worker, "worker", false, "only measure, and print JSON")
 	flag.BoolVar(&f.loads, "loads", false, "with -worker: whole work instead of single calls")
+	flag.BoolVar(&f.refused, "refused", false, "compare calls that the guard refuses: on what is another VO's")
+	flag.StringVar(&f.mark, "mark", "", "with -worker: what is another VO's, as -stand prints it")
+	flag.BoolVar(&f.stand, "stand", false, "be another VO's process")
 	flag.BoolVar(&f.confine, "landlock", false, "with -worker: confined by Landlock")
 	flag.BoolVar(&f.nothing, "nothing", false, "end at once")
 	flag.Parse()
 	var err error
 	switch {
 	case f.nothing:
+	case f.stand:
+		err = stand()
 	case f.act != "":
 		err = repeat(f.act, f.times)
 	case f.confine:
@@ -78,7 +86,7 @@ func main() {
 	case f.loads:
 		err = carry()
 	case f.worker:
-		err = work(f.slice)
+		err = work(f)
 	default:
 		err = compare(f)
 	}
@@ -135,7 +143,7 @@ func compare(f flags) (err error) {
 	}
 	defer func() {
 		subtree := filepath.Join(s.cfg.CgroupRoot, s.cfg.Subtree)
-		for _, of := range []string{"vo-bench/job-bench", "vo-bench", ""} {
+		for _, of := range []string{"vo-bench/job-bench", "vo-bench", "vo-" + otherVO + "/job-bench", "vo-" + otherVO, ""} {
 			os.Remove(filepath.Join(subtree, of))
 		}
 		err = errors.Join(err, unix.Unmount(filepath.Dir(s.cfg.PinDir), unix.MNT_DETACH))
@@ -154,6 +162,12 @@ func compare(f flags) (err error) {
 	arms, err := s.arms(f.arms)
 	if err != nil {
 		return err
+	}
+	if f.refused {
+		if s.level != nodeguard.LevelA {
+			return xos.Errorf(xos.NotSupported, "level %s: what is compared is refused by programs of LSM, which this kernel takes none of", s.level)
+		}
+		arms = slices.DeleteFunc(arms, func(a arm) bool { return a == landlock || a == apparmor }) // they know no VOs
 	}
 	if f.programs {
 		return s.programs(arms, os.Stdout)
@@ -211,6 +225,9 @@ func (s stage) block(a arm, f flags, all figures) (err error) {
 	}
 	defer func() { err = errors.Join(err, end()) }()
 	attr := &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: user, Gid: user}, UseCgroupFD: true, CgroupFD: int(cgroup.Fd())}
+	if f.refused {
+		return s.refusals(a, f, cgroup, all)
+	}
 	micro := []string{"-worker", "-slice", f.slice.String()}
 	if !f.whole {
 		if err := s.measure("user", a, attr, all, "ns", micro...); err != nil {
@@ -238,7 +255,7 @@ func (s stage) prepareWorkers() error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(os.WriteFile(s.worker(), data, 0o755),
+	return errors.Join(os.WriteFile(s.worker(), data, 0o755), os.Mkdir(s.home("refused"), 0o755),
 		os.Mkdir(s.home("root"), 0o755), os.Mkdir(s.home("user"), 0o755), os.Chown(s.home("user"), int(user), int(user)))
 }
 
